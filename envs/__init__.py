@@ -1,0 +1,1 @@
+"""Tasks, their simulators and the gaps between simulation and reality."""

@@ -1,0 +1,1 @@
+"""Experiments: each file holds `config()` and says which figure to expect."""

@@ -1,0 +1,1 @@
+"""hybrid_jax: robot policies trained from simulation and reality at once."""
