@@ -92,7 +92,7 @@ class BufferState(NamedTuple):
     data: PyTree  # leaves [sum of capacities, ...]
     head: Array  # [K] int32: next row to write, relative to the segment
     size: Array  # [K] int32: valid rows
-    draws: Array  # [K] float32: rows drawn from each store since init
+    draws: Array  # [K] uint32: rows drawn from each store since init
 
 
 class TrainState(NamedTuple):
