@@ -1,0 +1,146 @@
+"""The H2O paper's real robot as a two-wheeled balancer: stand still on two wheels.
+
+State (x [m], x_dot [m/s], tilt [rad], tilt_dot [rad/s]); action: wheel torque / 3 N m, in [-1, 1], shared by
+both wheels; 200 Hz; reward = 30 - a^2 - |s'|^2 with a in N m; a tilt past 30 degrees is a fall and terminates.
+Source: specification of the wheel-legged task in the H2O authors' code (state, torque limit, rate, reward).
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from hybrid_jax import physics
+from hybrid_jax.types import SimEnv, Spec, Step
+
+SPEC = Spec(obs_size=4, action_size=1, episode_length=1000, dt=0.005)
+COLUMNS = (("displacement", "m"), ("speed", "m/s"), ("tilt", "rad"), ("tilt rate", "rad/s"))
+TORQUE_LIMIT = 3.0  # [N m] over both wheels
+FALL = np.pi / 6  # [rad] tilt at which the robot counts as fallen
+FRAME_SKIP = 2
+START = 0.05  # [rad] half width of the first tilt
+ALIVE = 30.0
+
+
+def mj_model() -> mujoco.MjModel:
+    """The simulator's robot: 4.6 kg with its centre of mass 0.18 m above the axle."""
+    return mujoco.MjModel.from_xml_path(str(Path(__file__).with_name("assets") / "wheel_legged.xml"))
+
+
+def reward(action, next_obs, xp=jnp):
+    """30 - a^2 - |s'|^2, a the raw torque [N m]; xp is jax.numpy or numpy."""
+    return ALIVE - xp.sum(xp.square(TORQUE_LIMIT * action), -1) - xp.sum(xp.square(next_obs), -1)
+
+
+def observe(qpos, qvel, xp=jnp):
+    """(x, x_dot, tilt, tilt_dot) out of MuJoCo's (x, z, tilt, wheels)."""
+    return xp.stack([qpos[..., 0], qvel[..., 0], qpos[..., 2], qvel[..., 2]], -1)
+
+
+def make(engine: physics.Engine = "auto", threads: int | None = None) -> SimEnv:
+    """The simulator."""
+    bundle = physics.make(mj_model(), frame_skip=FRAME_SKIP, engine=engine, threads=threads)
+
+    def reset(model, key):
+        qpos = jnp.zeros(bundle.mj_model.nq).at[2].set(jax.random.uniform(key, (), minval=-START, maxval=START))
+        qvel = jnp.zeros(bundle.mj_model.nv)
+        return bundle.init(model, qpos, qvel), observe(qpos, qvel)
+
+    def step(model, state, action):
+        torque = TORQUE_LIMIT * jnp.clip(action, -1.0, 1.0)
+        state, motion = bundle.step(model, state, jnp.broadcast_to(torque / 2, (2,)))
+        obs = observe(motion.qpos, motion.qvel)
+        return state, Step(obs, reward(action, obs), jnp.abs(obs[2]) > FALL, jnp.zeros((), bool))
+
+    return SimEnv(SPEC, bundle.model, reset, step, bundle)
+
+
+class Reality(NamedTuple):
+    """How the real robot differs from the simulator's."""
+
+    chassis_mass: float = 11.4  # [kg]; with the wheels 12 kg, where the simulator has 4.6 kg
+    centre_of_mass: float = 0.30  # [m] above the axle; the simulator has 0.18 m
+    inertia_scale: float = 6.0  # of the chassis
+    friction_scale: float = 1.25  # of every contact
+    wheel_damping: float = 0.02  # [N m s] per wheel; the simulator has 0.002
+    motor_delay: int = 2  # [control steps] of 5 ms
+    sensor_noise: tuple[float, float, float, float] = (0.001, 0.01, 0.002, 0.02)  # std of each state
+
+
+class RealWheelLegged(gymnasium.Env):
+    """The real side: another robot than the simulator's, in MuJoCo C and float64, on the host."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
+
+    def __init__(self, reality: Reality = Reality(), render_mode: str | None = None):
+        self.reality = reality
+        self.render_mode = render_mode
+        self.model = mj_model()
+        chassis = self.model.body("chassis").id
+        self.model.body_mass[chassis] = reality.chassis_mass
+        self.model.body_inertia[chassis] *= reality.inertia_scale
+        self.model.body_ipos[chassis, 2] = reality.centre_of_mass
+        self.model.geom_friction[:] *= reality.friction_scale
+        for wheel in ("left_wheel", "right_wheel"):
+            self.model.dof_damping[self.model.joint(wheel).dofadr[0]] = reality.wheel_damping
+        self.data = mujoco.MjData(self.model)
+        mujoco.mj_setConst(self.model, self.data)
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (SPEC.obs_size,), np.float64)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (SPEC.action_size,), np.float32)
+        self._queue = [0.0] * reality.motor_delay  # torques on their way to the motors
+        self._time = 0
+        self._renderer = None
+
+    def _sense(self) -> np.ndarray:
+        exact = observe(self.data.qpos, self.data.qvel, np)
+        return exact + self.np_random.normal(0.0, self.reality.sensor_noise)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[2] = self.np_random.uniform(-START, START)
+        mujoco.mj_forward(self.model, self.data)
+        self._queue = [0.0] * self.reality.motor_delay
+        self._time = 0
+        return self._sense(), {}
+
+    def step(self, action):
+        action = np.clip(np.asarray(action, np.float64), -1.0, 1.0)
+        self._queue.append(float(action[0]) * TORQUE_LIMIT)
+        self.data.ctrl[:] = self._queue.pop(0) / 2
+        mujoco.mj_step(self.model, self.data, FRAME_SKIP)
+        obs = self._sense()
+        self._time += 1
+        fallen = bool(abs(self.data.qpos[2]) > FALL)
+        return obs, float(reward(action, obs, np)), fallen, self._time >= SPEC.episode_length, {}
+
+    def render(self):
+        if self._renderer is None:
+            self._renderer = mujoco.Renderer(self.model, 540, 960)
+        self._renderer.update_scene(self.data, camera="side")
+        return self._renderer.render()
+
+    def close(self):
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+def make_real(**kwargs) -> RealWheelLegged:
+    """The real side with its default differences."""
+    return RealWheelLegged(**kwargs)
+
+
+class HandTuned(NamedTuple):
+    """The mediocre controller behind the log: state feedback with wrong gains and a trembling hand.
+
+    u = clip(k . s + n), n an Ornstein-Uhlenbeck process.
+    """
+
+    gains: tuple[float, float, float, float] = (0.6, 0.7, 9.0, 1.2)  # on x, x_dot, tilt, tilt_dot
+    noise: float = 0.35  # stationary std, in units of the action
+    memory: float = 0.9  # share of the noise kept from step to step

@@ -1,0 +1,67 @@
+"""The losses: numbers in, numbers out; no networks, no optimisers, no configs.
+
+Subscripts follow the papers: Q at (s, a), next_q at (s', a'). SAC: Haarnoja et al. 2018
+(arXiv 1812.05905). H2O: Niu et al. 2022 (arXiv 2206.13464).
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from hybrid_jax.types import Array
+
+
+def td_target(reward: Array, discount: Array, next_value: Array) -> Array:
+    """y = r + gamma V(s') for one row [], without gradient; `discount` holds gamma (1 - terminated)."""
+    chex.assert_rank([reward, discount, next_value], 0)
+    chex.assert_type([reward, discount, next_value], float)
+    return jax.lax.stop_gradient(reward + discount * next_value)
+
+
+def squared_td_error(q: Array, target: Array) -> Array:
+    """(Q(s, a) - y)^2 for one row []; no factor 1/2."""
+    chex.assert_rank([q, target], 0)
+    chex.assert_type([q, target], float)
+    return jnp.square(q - jax.lax.stop_gradient(target))
+
+
+def actor_loss(log_prob: Array, min_q: Array, temperature: Array) -> Array:
+    """alpha log pi(a|s) - min_j Q_j(s, a) for one row [] (SAC eq. 7); no gradient reaches alpha."""
+    chex.assert_rank([log_prob, min_q, temperature], 0)
+    chex.assert_type([log_prob, min_q, temperature], float)
+    return jax.lax.stop_gradient(temperature) * log_prob - min_q
+
+
+def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: float) -> Array:
+    """-log alpha (log pi(a|s) + target entropy) for one row []; the multiplier is log alpha, not alpha."""
+    chex.assert_rank([log_alpha, log_prob], 0)
+    chex.assert_type([log_alpha, log_prob], float)
+    return -log_alpha * jax.lax.stop_gradient(log_prob + target_entropy)
+
+
+def value_regularisation(
+    q_sim: Array, q_real: Array, log_omega: Array, temperature: float, clip: float, linear: bool = False
+) -> Array:
+    """clip(G - mean Q_real), G = T log sum_i omega_i exp(Q_i / T) over the sim rows (H2O eq. 6).
+
+    q_sim [B], q_real [R], log_omega [B] with -inf where omega is 0. `linear` gives G = sum_i omega_i Q_i.
+    Where every omega is 0 the term is 0.
+    """
+    chex.assert_rank([q_sim, q_real, log_omega], 1)
+    chex.assert_type([q_sim, q_real, log_omega], float)
+    log_omega = jax.lax.stop_gradient(log_omega)
+    some = jnp.any(jnp.isfinite(log_omega))
+    log_omega = jnp.where(some, log_omega, 0.0)  # keeps the unused branch free of NaN gradients
+    if linear:
+        pushed = jnp.sum(jnp.exp(log_omega) * q_sim)
+    else:
+        # omega_i sits inside the exponent with Q_i, divided by T as in the released code
+        pushed = temperature * jax.nn.logsumexp((q_sim + log_omega) / temperature)
+    return jnp.where(some, jnp.clip(pushed - jnp.mean(q_real), -clip, clip), 0.0)
+
+
+def binary_cross_entropy(logit: Array, real: Array) -> Array:
+    """-log p(label) for one row [], p(real) = sigmoid(logit); `real` is a bool."""
+    chex.assert_rank([logit, real], 0)
+    chex.assert_type([logit, real], [float, bool])
+    return jax.nn.softplus(jnp.where(real, -logit, logit))

@@ -1,0 +1,106 @@
+"""The networks: a plain MLP, the Gaussian actor, the twin critics and the two-logit discriminator.
+
+Each is a NamedTuple of pure functions over a plain tree of parameters. Initialisation follows H2O's
+released code: PyTorch's default for hidden layers, a nearly silent last layer.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hybrid_jax.types import Array, PyTree
+
+LOG_STD_RANGE = (-20.0, 2.0)
+LOGIT_BOUND = 2.0  # the discriminators' logits lie in [-2, 2]
+
+fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1/sqrt(fan_in)
+near_zero = nn.initializers.variance_scaling(1e-4, "fan_avg", "uniform")  # Xavier uniform, gain 1e-2
+
+
+class Network(NamedTuple):
+    """A function with trainable parameters."""
+
+    init: Callable  # (key) -> params
+    apply: Callable  # (params, *inputs [..., .]) -> outputs
+
+
+class MLP(nn.Module):
+    """ReLU layers and a linear last one: x [..., I] -> [..., outputs]."""
+
+    hidden: tuple[int, ...]
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for width in self.hidden:
+            x = nn.relu(nn.Dense(width, kernel_init=fan_in_uniform, bias_init=_bias_init(x.shape[-1]))(x))
+        return nn.Dense(self.outputs, kernel_init=near_zero)(x)
+
+
+class _Actor(nn.Module):
+    hidden: tuple[int, ...]
+    action_size: int
+
+    @nn.compact
+    def __call__(self, obs: Array) -> tuple[Array, Array]:
+        mean, raw = jnp.split(MLP(self.hidden, 2 * self.action_size)(obs), 2, axis=-1)
+        multiplier = self.param("log_std_multiplier", nn.initializers.ones, ())
+        offset = self.param("log_std_offset", nn.initializers.constant(-1.0), ())
+        return mean, jnp.clip(multiplier * raw + offset, *LOG_STD_RANGE)
+
+
+def actor(obs_size: int, action_size: int, hidden: tuple[int, ...]) -> Network:
+    """obs [..., O] -> (mean [..., A], log_std [..., A]) before the tanh; log_std's gain and offset are trained."""
+    module = _Actor(hidden, action_size)
+
+    def apply(params: PyTree, obs: Array) -> tuple[Array, Array]:
+        chex.assert_axis_dimension(obs, -1, obs_size)
+        return module.apply(params, obs)
+
+    return Network(lambda key: module.init(key, jnp.zeros(obs_size)), apply)
+
+
+def critics(obs_size: int, action_size: int, hidden: tuple[int, ...], members: int = 2) -> Network:
+    """(obs [B, O], action [B, A]) -> Q [members, B]; parameter leaves [members, ...].
+
+    The members are evaluated one after the other: XLA on CPU runs two matrix products faster than one
+    batched product, and on an accelerator the outer vmap over seeds fills the device.
+    """
+    module = MLP(hidden, 1)
+
+    def init(key: Array) -> PyTree:
+        return jax.vmap(lambda k: module.init(k, jnp.zeros(obs_size + action_size)))(
+            jax.random.split(key, members)
+        )
+
+    def apply(params: PyTree, obs: Array, action: Array) -> Array:
+        chex.assert_axis_dimension(obs, -1, obs_size)
+        chex.assert_axis_dimension(action, -1, action_size)
+        x = jnp.concatenate([obs, action], axis=-1)
+        member = [jax.tree.map(lambda leaf, j=j: leaf[j], params) for j in range(members)]
+        return jnp.stack([module.apply(p, x)[..., 0] for p in member])
+
+    return Network(init, apply)
+
+
+def discriminator(inputs: int, hidden: tuple[int, ...]) -> Network:
+    """x [..., I] -> logits [..., 2] in [-2, 2]: index 0 says "real", index 1 "sim"."""
+    module = MLP(hidden, 2)
+
+    def apply(params: PyTree, x: Array) -> Array:
+        chex.assert_axis_dimension(x, -1, inputs)
+        return LOGIT_BOUND * jnp.tanh(module.apply(params, x))
+
+    return Network(lambda key: module.init(key, jnp.zeros(inputs)), apply)
+
+
+def _bias_init(fan_in: int) -> Callable:
+    def init(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+        bound = fan_in**-0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init

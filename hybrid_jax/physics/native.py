@@ -1,0 +1,176 @@
+"""MuJoCo C inside a jitted program: `jax.pure_callback` to a pool of host threads.
+
+The state crosses the border as the bits of its float64 vector (two uint32 lanes a number), so the C
+engine's precision and its solver's warm start survive in a float32 program.
+"""
+
+import os
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from hybrid_jax.physics import model as physics_model
+from hybrid_jax.physics.model import Motion
+from hybrid_jax.types import Array
+
+STATE = int(mujoco.mjtState.mjSTATE_FULLPHYSICS | mujoco.mjtState.mjSTATE_WARMSTART)
+_INPUT = int(STATE | mujoco.mjtState.mjSTATE_CTRL)
+_MODEL_SETS = 4  # distinct (batches of) physics constants whose compiled models are kept
+_CHUNK = 16  # simulations a thread takes at once: below this the hand-over costs more than it gains
+
+
+def state_columns(mj_model: mujoco.MjModel) -> dict[str, slice]:
+    """Where time, qpos, qvel and ctrl stand in the packed float64 vector."""
+    size = {
+        name: mujoco.mj_stateSize(mj_model, int(getattr(mujoco.mjtState, f"mjSTATE_{name}")))
+        for name in ("TIME", "QPOS", "QVEL", "CTRL")
+    }
+    qpos = size["TIME"]
+    qvel = qpos + size["QPOS"]
+    end = mujoco.mj_stateSize(mj_model, _INPUT)
+    # MuJoCo orders the vector by the bits of mjtState; ctrl follows the warm start and ends it.
+    return {
+        "qpos": slice(qpos, qvel),
+        "qvel": slice(qvel, qvel + size["QVEL"]),
+        "ctrl": slice(end - size["CTRL"], end),
+    }
+
+
+def to_float64(state: Array, mj_model: mujoco.MjModel) -> np.ndarray:
+    """The packed float64 state [..., S] behind the engine's bits, on the host: for tests and inspection."""
+    bits = np.ascontiguousarray(np.asarray(state))
+    assert bits.shape[-1] == 2 * mujoco.mj_stateSize(mj_model, STATE)
+    return bits.view(np.float64)
+
+
+def from_float64(packed: np.ndarray) -> np.ndarray:
+    """The engine's bits [..., 2 S] of a packed float64 state [..., S]."""
+    return np.ascontiguousarray(packed, np.float64).view(np.uint32)
+
+
+class _Engine:
+    """Owns the MuJoCo models, one MjData per thread and the pool."""
+
+    def __init__(self, mj_model: mujoco.MjModel, frame_skip: int, threads: int | None):
+        self.base = mj_model
+        self.constants = physics_model.constants(mj_model)
+        self.frame_skip = frame_skip
+        self.columns = state_columns(mj_model)
+        self.state_size = mujoco.mj_stateSize(mj_model, STATE)
+        self.threads = threads or os.cpu_count() or 1
+        self.data = [mujoco.MjData(mj_model) for _ in range(self.threads)]
+        self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="mujoco")
+        self.model_sets: OrderedDict[bytes, list[mujoco.MjModel]] = OrderedDict()
+
+    def models(self, vectors: np.ndarray, count: int) -> list[mujoco.MjModel]:
+        """`count` models for packed constants [1 or count, M]; unchanged constants cost one look-up."""
+        key = vectors.tobytes()
+        if key not in self.model_sets:
+            unique = {row.tobytes(): row for row in vectors}
+            made = {
+                name: physics_model.with_constants(self.base, physics_model.unpack(row, self.constants))
+                for name, row in unique.items()
+            }
+            self.model_sets[key] = [made[row.tobytes()] for row in vectors]
+            while len(self.model_sets) > _MODEL_SETS:
+                self.model_sets.popitem(last=False)
+        self.model_sets.move_to_end(key)
+        models = self.model_sets[key]
+        return models * count if len(models) == 1 else models
+
+    def over_threads(self, work, count: int) -> None:
+        """Runs work(data, low, high) over [0, count) in equal parts, one MjData a thread."""
+        parts = min(self.threads, max(1, count // _CHUNK))
+        bounds = [count * i // parts for i in range(parts + 1)]
+        futures = [
+            self.pool.submit(work, self.data[i], bounds[i], bounds[i + 1]) for i in range(1, parts)
+        ]
+        work(self.data[0], bounds[0], bounds[1])
+        for future in futures:
+            future.result()
+
+    def init(self, vectors, qpos, qvel):
+        (vectors, qpos, qvel), batch = _flatten(vectors, qpos, qvel)
+        models = self.models(vectors, len(qpos))
+        packed = np.empty((len(qpos), self.state_size))
+
+        def work(data, low, high):
+            for i in range(low, high):
+                mujoco.mj_resetData(models[i], data)
+                data.qpos[:] = qpos[i]
+                data.qvel[:] = qvel[i]
+                mujoco.mj_forward(models[i], data)
+                mujoco.mj_getState(models[i], data, packed[i], STATE)
+
+        self.over_threads(work, len(qpos))
+        return packed.view(np.uint32).reshape(*batch, -1)
+
+    def step(self, vectors, state, ctrl):
+        (vectors, state, ctrl), batch = _flatten(vectors, state, ctrl)
+        count, columns = len(state), self.columns
+        models = self.models(vectors, count)
+        packed = np.empty((count, self.state_size + ctrl.shape[1]))
+        packed[:, : self.state_size] = np.ascontiguousarray(state).view(np.float64)
+        packed[:, columns["ctrl"]] = ctrl
+        before = packed[:, columns["qpos"]].copy()
+        rows = list(packed)  # one view a row, made once
+        set_state, get_state, step, skip = mujoco.mj_setState, mujoco.mj_getState, mujoco.mj_step, self.frame_skip
+
+        def work(data, low, high):
+            for model, row in zip(models[low:high], rows[low:high], strict=True):
+                set_state(model, data, row, _INPUT)
+                step(model, data, skip)
+                get_state(model, data, row, _INPUT)
+
+        self.over_threads(work, count)
+        qpos = packed[:, columns["qpos"]]
+        out = (
+            np.ascontiguousarray(packed[:, : self.state_size]).view(np.uint32),
+            qpos.astype(np.float32),
+            packed[:, columns["qvel"]].astype(np.float32),
+            (qpos - before).astype(np.float32),
+        )
+        return tuple(leaf.reshape(*batch, -1) for leaf in out)
+
+
+def _flatten(*arrays):
+    """Arrays [batch or 1s, n] as [product of batch or 1, n], and the full batch shape."""
+    arrays = [np.asarray(array) for array in arrays]
+    batch = np.broadcast_shapes(*(array.shape[:-1] for array in arrays))
+    flat = [
+        array.reshape(1, -1)
+        if array.size == array.shape[-1] and i == 0  # one set of constants for all
+        else np.broadcast_to(array, (*batch, array.shape[-1])).reshape(-1, array.shape[-1])
+        for i, array in enumerate(arrays)
+    ]
+    return flat, batch
+
+
+def make(mj_model: mujoco.MjModel, frame_skip: int, threads: int | None):
+    """The (init, step) pair of the native engine; see `bundle.Physics`."""
+    engine = _Engine(mj_model, frame_skip, threads)
+    state = jax.ShapeDtypeStruct((2 * engine.state_size,), jnp.uint32)
+    qpos = jax.ShapeDtypeStruct((mj_model.nq,), jnp.float32)
+    qvel = jax.ShapeDtypeStruct((mj_model.nv,), jnp.float32)
+
+    def init(model, position, velocity):
+        return jax.pure_callback(
+            engine.init, state, physics_model.pack(model), position, velocity, vmap_method="expand_dims"
+        )
+
+    def step(model, packed, ctrl):
+        packed, *motion = jax.pure_callback(
+            engine.step,
+            (state, qpos, qvel, qpos),
+            physics_model.pack(model),
+            packed,
+            ctrl,
+            vmap_method="expand_dims",
+        )
+        return packed, Motion(*motion)
+
+    return init, step

@@ -1,0 +1,136 @@
+"""Simulated experience: N simulations stepped T times, with the true successor in every row.
+
+Episodes that end are reset from a pool of first states after their last row is written, so the stored
+successor is never the first observation of the next episode. Diverged simulations are masked out,
+counted and reset.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from hybrid_jax import physics
+from hybrid_jax.types import Array, PyTree, SimEnv, Transition
+
+HUGE = 1e10  # MuJoCo's own bound for a diverged state
+
+
+class Pool(NamedTuple):
+    """First states to reset from."""
+
+    env: PyTree  # [P, ...]
+    obs: Array  # [P, O]
+
+
+class RolloutState(NamedTuple):
+    """N simulations under way."""
+
+    env: PyTree  # [N, ...]
+    obs: Array  # [N, O]
+    time: Array  # [N] int32: control steps since the episode's start
+    episode_return: Array  # [N] since the episode's start
+    pool: Pool
+
+
+class Stats(NamedTuple):
+    """Counts over one rollout."""
+
+    episodes: Array  # [] ended by the task or the clock
+    terminated: Array  # [] ended by the task
+    diverged: Array  # [] non-finite or huge: masked out
+    return_sum: Array  # [] over the ended episodes that began at their first state
+
+
+def batched(env: SimEnv):
+    """(reset over keys [N], step over states [N]) with one shared model or one model per simulation."""
+    axes = None if env.physics is None else physics.batch_axes(env.model, env.physics.mj_model)
+    reset = jax.vmap(env.reset, in_axes=(axes, 0))
+    step = jax.vmap(env.step, in_axes=(axes, 0, 0))
+    return lambda keys: reset(env.model, keys), lambda state, action: step(env.model, state, action)
+
+
+def init(env: SimEnv, key: Array, sims: int, pool_size: int) -> RolloutState:
+    """N simulations at first states, with their clocks spread evenly over the episode.
+
+    Spread clocks keep time limits from cutting all simulations at once. With a model per simulation the
+    pool is the simulations' own first states.
+    """
+    reset, _ = batched(env)
+    start_key, pool_key = jax.random.split(key)
+    state, obs = reset(jax.random.split(start_key, sims))
+    shared = env.physics is None or physics.batch_axes(env.model, env.physics.mj_model) is None
+    pool = Pool(*reset(jax.random.split(pool_key, pool_size))) if shared else Pool(state, obs)
+    time = (jnp.arange(sims) * env.spec.episode_length // sims).astype(jnp.int32)
+    return jax.tree.map(jnp.copy, RolloutState(state, obs, time, jnp.zeros(sims), pool))
+
+
+def _is_key(leaf: Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _where(mask: Array, new: PyTree, old: PyTree) -> PyTree:
+    """Leaves of `new` where mask [N], else of `old`; random streams are never rewound by a reset."""
+
+    def choose(a, b):
+        return b if _is_key(b) else jnp.where(mask.reshape(mask.shape + (1,) * (b.ndim - 1)), a, b)
+
+    return jax.tree.map(choose, new, old)
+
+
+def _diverged(obs: Array, reward: Array) -> Array:
+    sane = jnp.isfinite(obs) & (jnp.abs(obs) < HUGE)
+    return ~(jnp.all(sane, axis=-1) & jnp.isfinite(reward))
+
+
+def rollout(env: SimEnv, explore, state: RolloutState, key: Array, length: int):
+    """Steps every simulation `length` times under `explore(obs [N, O], key) -> action [N, A]`.
+
+    Returns (state, rows: Transition [T, N, ...], valid [T, N] bool, Stats).
+    """
+    chex.assert_rank(state.obs, 2)
+    _, env_step = batched(env)
+    sims = state.obs.shape[0]
+
+    def step(state: RolloutState, key):
+        action_key, reset_key = jax.random.split(key)
+        action = explore(state.obs, action_key)
+        reached, out = env_step(state.env, action)
+        bad = _diverged(out.obs, out.reward)
+        time = state.time + 1
+        terminated = out.terminated & ~bad
+        ended = terminated | out.truncated | (time >= env.spec.episode_length) | bad
+        row = Transition(state.obs, action, out.reward, 1.0 - terminated.astype(jnp.float32), out.obs)
+        episode_return = state.episode_return + jnp.where(bad, 0.0, out.reward)
+
+        fresh = jax.random.randint(reset_key, (sims,), 0, state.pool.obs.shape[0])
+        first = jax.tree.map(lambda leaf: leaf[fresh], (state.pool.env, state.pool.obs))
+        next_env, next_obs = _where(ended, first, (reached, out.obs))
+        stats = Stats(
+            jnp.sum(ended & ~bad), jnp.sum(terminated), jnp.sum(bad), jnp.sum(episode_return * (ended & ~bad))
+        )
+        carry = RolloutState(
+            next_env,
+            next_obs,
+            jnp.where(ended, 0, time),
+            jnp.where(ended, 0.0, episode_return),
+            state.pool,
+        )
+        return carry, (row, ~bad, stats)
+
+    state, (rows, valid, stats) = jax.lax.scan(step, state, jax.random.split(key, length))
+    return state, rows, valid, jax.tree.map(lambda leaf: jnp.sum(leaf).astype(jnp.float32), stats)
+
+
+def compact(rows: Transition, valid: Array) -> tuple[Transition, Array]:
+    """Rows [T, N, ...] as one chunk [T * N, ...] with the valid ones first, and their count.
+
+    Invalid rows are zeroed: what a diverged simulation computed goes nowhere.
+    """
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows)
+    keep = valid.reshape(-1)
+    order = jnp.argsort(~keep, stable=True)
+    count = jnp.sum(keep).astype(jnp.int32)
+    kept = jnp.arange(keep.size) < count
+    return _where(kept, jax.tree.map(lambda leaf: leaf[order], flat), jax.tree.map(jnp.zeros_like, flat)), count

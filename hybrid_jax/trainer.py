@@ -1,0 +1,130 @@
+"""The compiled training step: collect, insert and U updates in one donated, jitted program.
+
+Offline data plus a simulator, the simulator alone, or several simulators are the same program with
+other numbers. The trainer knows the bundles, never a particular algorithm or environment.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hybrid_jax import buffers, rollout
+from hybrid_jax.types import REAL, Algorithm, Array, SimEnv, TrainState, Transition
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How much is collected and learned in one iteration of the compiled step."""
+
+    sims: int = 64  # simulations stepped at once, per simulator
+    unroll: int = 4  # control steps of every simulation per iteration
+    updates: int = 256  # updates per iteration
+    sim_capacity: int = 200_000  # rows of each simulator's store
+    pool: int = 256  # first states that simulations reset from
+
+
+class Trainer(NamedTuple):
+    """A run's pure functions; `jitted` and `over_seeds` compile them."""
+
+    init: object  # (key, real rows [R, ...] | None) -> TrainState
+    step: object  # (TrainState, rows [C, ...] | None, count | None) -> (TrainState, metrics)
+    capacities: tuple[int, ...]  # rows of each store: REAL, then the simulators'
+    sim_steps: int  # simulated control steps per iteration
+    updates: int  # updates per iteration
+
+
+def example_row(env: SimEnv) -> Transition:
+    """Shapes and dtypes of one stored row."""
+    obs = jax.ShapeDtypeStruct((env.spec.obs_size,), jnp.float32)
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    action = jax.ShapeDtypeStruct((env.spec.action_size,), jnp.float32)
+    return Transition(obs, action, scalar, scalar, obs)
+
+
+def _check(rates: Rates, sims: tuple[SimEnv, ...]) -> None:
+    for name, value in vars(rates).items():
+        if value < 1:
+            raise ValueError(f"rates.{name} is {value}; it must be at least 1")
+    chunk = rates.sims * rates.unroll
+    if chunk > rates.sim_capacity:
+        raise ValueError(
+            f"rates.sims x rates.unroll = {chunk} rows an iteration do not fit into rates.sim_capacity"
+            f" {rates.sim_capacity}; enlarge the store or collect less at once"
+        )
+    specs = {env.spec for env in sims}
+    if len(specs) != 1:
+        raise ValueError(f"the simulators of one run must agree on their spec, got {sorted(specs)}")
+
+
+def make(sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rates, real_capacity: int) -> Trainer:
+    """Builds the run's functions for K simulators and one real store.
+
+    real_capacity: rows of the real store (0 where there are no real data).
+    Raises ValueError for rates or simulators that do not fit together.
+    """
+    _check(rates, sims)
+    capacities = (max(real_capacity, 1), *(rates.sim_capacity,) * len(sims))
+    store = buffers.multi_buffer(capacities)
+
+    def init(key: Array, rows: Transition | None) -> TrainState:
+        algorithm_key, sim_key, run_key = jax.random.split(key, 3)
+        state = store.init(example_row(sims[0]))
+        if rows is not None:
+            state = store.add(state, REAL, rows)
+        sim_keys = jax.random.split(sim_key, len(sims))
+        worlds = tuple(
+            rollout.init(env, key, rates.sims, rates.pool) for env, key in zip(sims, sim_keys, strict=True)
+        )
+        return TrainState(algorithm.init(algorithm_key), worlds, state, run_key, jnp.zeros((), jnp.int32))
+
+    def collect(state: TrainState, keys: Array):
+        explore = partial(algorithm.explore, algorithm.policy(state.algorithm))
+        stores, worlds, metrics = state.buffers, [], {}
+        for k, (env, world, key) in enumerate(zip(sims, state.sim, keys, strict=True), start=1):
+            world, rows, valid, stats = rollout.rollout(env, explore, world, key, rates.unroll)
+            stores = store.add(stores, k, *rollout.compact(rows, valid))
+            worlds.append(world)
+            metrics |= {f"sim{k}/{name}": value for name, value in stats._asdict().items()}
+        return tuple(worlds), stores, metrics
+
+    def learn(learner, stores, key: Array):
+        def update(carry, key):
+            learner, draws = carry  # the rows stay outside the carry: the loop only reads them
+            mix_key, sample_key, update_key = jax.random.split(key, 3)
+            drawn, batch = store.sample(
+                stores._replace(draws=draws), sample_key, algorithm.mix(mix_key)
+            )
+            learner, metrics = algorithm.update(learner, batch, update_key)
+            return (learner, drawn.draws), metrics
+
+        keys = jax.random.split(key, rates.updates)
+        (learner, draws), metrics = jax.lax.scan(update, (learner, stores.draws), keys)
+        stores = stores._replace(draws=draws)
+        return learner, stores, jax.tree.map(jnp.mean, metrics)
+
+    def step(state: TrainState, rows: Transition | None = None, count: Array | None = None):
+        collect_key, learn_key, next_key = jax.random.split(state.key, 3)
+        if rows is not None:
+            state = state._replace(buffers=store.add(state.buffers, REAL, rows, count))
+        worlds, stores, collected = collect(state, jax.random.split(collect_key, len(sims)))
+        learner, stores, learned = learn(state.algorithm, stores, learn_key)
+        sizes = {f"store{k}/size": stores.size[k].astype(jnp.float32) for k in range(len(capacities))}
+        return TrainState(learner, worlds, stores, next_key, state.step + 1), learned | collected | sizes
+
+    return Trainer(init, step, capacities, len(sims) * rates.sims * rates.unroll, rates.updates)
+
+
+def jitted(trainer: Trainer) -> Trainer:
+    """One run: init and step compiled, the state donated."""
+    return trainer._replace(init=jax.jit(trainer.init), step=jax.jit(trainer.step, donate_argnums=0))
+
+
+def over_seeds(trainer: Trainer) -> Trainer:
+    """S runs in one program: keys [S], every leaf of the state [S, ...]; the real rows are shared."""
+    return trainer._replace(
+        init=jax.jit(jax.vmap(trainer.init, in_axes=(0, None))),
+        step=jax.jit(jax.vmap(trainer.step, in_axes=(0, None, None)), donate_argnums=0),
+    )
