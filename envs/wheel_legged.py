@@ -136,11 +136,21 @@ def make_real(**kwargs) -> RealWheelLegged:
 
 
 class HandTuned(NamedTuple):
-    """The mediocre controller behind the log: state feedback with wrong gains and a trembling hand.
+    """The poor driver behind the log: state feedback with small gains and a trembling hand."""
 
-    u = clip(k . s + n), n an Ornstein-Uhlenbeck process.
-    """
+    gains: tuple[float, float, float, float] = (0.2, 0.3, 4.0, 0.5)  # on x, x_dot, tilt, tilt_dot
+    noise: float = 0.6  # stationary std, in units of the action
+    memory: float = 0.9  # share of the noise kept from one step to the next
 
-    gains: tuple[float, float, float, float] = (0.6, 0.7, 9.0, 1.2)  # on x, x_dot, tilt, tilt_dot
-    noise: float = 0.35  # stationary std, in units of the action
-    memory: float = 0.9  # share of the noise kept from step to step
+
+def hand_tuned(rng: np.random.Generator, driver: HandTuned = HandTuned()):
+    """A controller obs [4] -> action [1]: clip(k . s + n) with n an autoregressive Gaussian noise."""
+    noise = 0.0
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        nonlocal noise
+        fresh = np.sqrt(1.0 - driver.memory**2) * driver.noise * rng.normal()
+        noise = driver.memory * noise + fresh
+        return np.clip(np.array([np.dot(driver.gains, obs) + noise]), -1.0, 1.0)
+
+    return act

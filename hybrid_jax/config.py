@@ -17,7 +17,7 @@ import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 Config = TypeVar("Config")
 
@@ -29,12 +29,7 @@ class ConfigError(ValueError):
 def parse(config: Config, args: list[str], prog: str, description: str) -> Config:
     """The config with the command line's overrides; exits with code 2 on a bad one, 0 after `--help`."""
     if "-h" in args or "--help" in args:
-        import tyro
-
-        markers = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
-        tyro.cli(
-            type(config), default=config, args=["--help"], prog=prog, description=description, config=markers
-        )
+        _print_help(config, prog, description)
     try:
         return override(config, args)
     except ConfigError as error:
@@ -76,13 +71,39 @@ def config_hash(config: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _print_help(config: Any, prog: str, description: str) -> NoReturn:
+    import tyro
+
+    shown = _narrowed(config)
+    markers = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
+    tyro.cli(type(shown), default=shown, args=["--help"], prog=prog, description=description, config=markers)
+    raise SystemExit(0)
+
+
+def _narrowed(config: Any) -> Any:
+    """The same config in a class whose nested fields have the type of their value.
+
+    Of `algorithm: h2o.Config | sac.Config` the help must show the one in use; tyro tells the members of a
+    union by their names, which are alike here.
+    """
+    nested = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    nested = {name: _narrowed(value) for name, value in nested.items() if _is_config(value)}
+    fields = [(name, type(value), dataclasses.field(default=value)) for name, value in nested.items()]
+    base = type(config)
+    cls = dataclasses.make_dataclass(base.__name__, fields, bases=(base,), frozen=True)
+    # By these names tyro finds the source, and in it the comments.
+    for name in {"__doc__", "__module__", "__qualname__", "__firstlineno__"} & vars(base).keys():
+        setattr(cls, name, getattr(base, name))
+    return cls(**{f.name: nested.get(f.name, getattr(config, f.name)) for f in dataclasses.fields(config)})
+
+
 def _fields(config: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted name -> annotation of every field that the command line may set."""
     hints = typing.get_type_hints(type(config))
     known = {}
     for field in dataclasses.fields(config):
         value, hint = getattr(config, field.name), hints[field.name]
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if _is_config(value):
             known |= _fields(value, f"{prefix}{field.name}.")
         elif not callable(value) and Callable not in (hint, *map(typing.get_origin, _members(hint))):
             known[prefix + field.name] = hint
@@ -138,10 +159,12 @@ def _replace(config: Any, changes: dict[str, Any], prefix: str = "") -> Any:
         own[name] = _replace(getattr(config, name), inner, f"{prefix}{name}.")
     try:
         return dataclasses.replace(config, **own)
-    except ConfigError:
-        raise
     except ValueError as error:
         raise ConfigError(f"{_listed(prefix + name for name in own)}: {error}") from error
+
+
+def _is_config(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def _members(hint: Any) -> tuple:
@@ -183,7 +206,7 @@ def _flat(values: dict, prefix: str = "") -> dict:
 
 def _plain(name: str, value: Any) -> Any:
     """A field's value in JSON's own types; raises TypeError with its name where there is no such form."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if _is_config(value):
         return {f.name: _plain(f"{name}.{f.name}", getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)

@@ -31,9 +31,8 @@ class DynamicsGap(NamedTuple):
     """The two discriminators as an init/update pair, and what is read off them."""
 
     init: Callable  # (key) -> GapState
-    update: Callable  # (GapState, real rows [R, ...], sim rows [S, ...], key) -> (GapState, metrics)
-    log_ratio: Callable  # (params, rows [B, ...]) -> log P_real/P_sim [B] at the observed s'
-    jittered_log_ratio: Callable  # (params, rows [B, ...], noise [N, B, O]) -> [N, B] at s' + noise
+    update: Callable  # (GapState, rows [B, ...], real [B] bool, key) -> (GapState, metrics)
+    log_ratio: Callable  # (params, rows [B, ...], noise [N, B, O]) -> observed [B], jittered [N, B]
 
 
 def make(spec: Spec, hidden: tuple[int, ...], learning_rate: float, noise: float) -> DynamicsGap:
@@ -53,7 +52,7 @@ def make(spec: Spec, hidden: tuple[int, ...], learning_rate: float, noise: float
         logit_sas = _margin(net_sas.apply(params["sas"], x)) + logit_sa
         cross_entropy = jax.vmap(losses.binary_cross_entropy)(logit_sa, real)
         cross_entropy += jax.vmap(losses.binary_cross_entropy)(logit_sas, real)
-        total = masked_mean(cross_entropy, real) + masked_mean(cross_entropy, ~real)
+        total = losses.masked_mean(cross_entropy, real) + losses.masked_mean(cross_entropy, ~real)
         return total, {
             "discriminator_loss": total,
             "discriminator_accuracy_sa": jnp.mean((logit_sa > 0) == real),
@@ -67,19 +66,12 @@ def make(spec: Spec, hidden: tuple[int, ...], learning_rate: float, noise: float
         updates, optimiser = adam.update(grads, state.optimiser)
         return GapState(optax.apply_updates(state.params, updates), optimiser), metrics
 
-    def log_ratio(params: PyTree, rows: Transition) -> Array:
-        return _margin(net_sas.apply(params["sas"], _inputs(rows)))
+    def log_ratio(params: PyTree, rows: Transition, jitter: Array) -> tuple[Array, Array]:
+        """log P_real/P_sim(s'|s,a) at the rows' own s' and at s' + jitter; no training noise."""
+        ratio = _margin(net_sas.apply(params["sas"], _inputs(rows), jitter))
+        return ratio[0], ratio[1:]
 
-    def jittered(params: PyTree, rows: Transition, jitter: Array) -> Array:
-        moved = jnp.pad(jitter, ((0, 0), (0, 0), (known, 0)))
-        return _margin(net_sas.apply(params["sas"], _inputs(rows)[None] + moved))
-
-    return DynamicsGap(init, update, log_ratio, jittered)
-
-
-def masked_mean(x: Array, mask: Array) -> Array:
-    """Mean of x [B] over the rows where mask [B] holds; 0 where none does."""
-    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+    return DynamicsGap(init, update, log_ratio)
 
 
 def importance_weight(log_ratio: Array, clip: tuple[float, float]) -> Array:

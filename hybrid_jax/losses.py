@@ -11,6 +11,13 @@ import jax.numpy as jnp
 from hybrid_jax.types import Array
 
 
+def masked_mean(x: Array, mask: Array) -> Array:
+    """Mean of x [B] over the rows where mask [B] holds; 0 where none does."""
+    chex.assert_rank([x, mask], 1)
+    chex.assert_type([x, mask], [float, bool])
+    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+
+
 def td_target(reward: Array, discount: Array, next_value: Array) -> Array:
     """y = r + gamma V(s') for one row [], without gradient; `discount` holds gamma (1 - terminated)."""
     chex.assert_rank([reward, discount, next_value], 0)
@@ -42,10 +49,10 @@ def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: float) -
 def value_regularisation(
     q_sim: Array, q_real: Array, log_omega: Array, temperature: float, clip: float, linear: bool = False
 ) -> Array:
-    """clip(G - mean Q_real), G = T log sum_i omega_i exp(Q_i / T) over the sim rows (H2O eq. 6).
+    """clip(G - mean Q_real, -clip, clip), G = T log sum_i exp((Q_i + log omega_i) / T) over the sim rows.
 
-    q_sim [B], q_real [R], log_omega [B] with -inf where omega is 0. `linear` gives G = sum_i omega_i Q_i.
-    Where every omega is 0 the term is 0.
+    q_sim [S], q_real [R], log_omega [S] with -inf where omega is 0; 0 if every omega is. `linear`: G =
+    sum_i omega_i Q_i. The value regularisation of H2O, in the form of the released code (omega inside T).
     """
     chex.assert_rank([q_sim, q_real, log_omega], 1)
     chex.assert_type([q_sim, q_real, log_omega], float)
@@ -55,9 +62,15 @@ def value_regularisation(
     if linear:
         pushed = jnp.sum(jnp.exp(log_omega) * q_sim)
     else:
-        # omega_i sits inside the exponent with Q_i, divided by T as in the released code
         pushed = temperature * jax.nn.logsumexp((q_sim + log_omega) / temperature)
     return jnp.where(some, jnp.clip(pushed - jnp.mean(q_real), -clip, clip), 0.0)
+
+
+def weighted_mean(x: Array, weight: Array) -> Array:
+    """sum_i w_i x_i / B over a batch [B]; the weights are not normalised and carry no gradient."""
+    chex.assert_rank([x, weight], 1)
+    chex.assert_type([x, weight], float)
+    return jnp.mean(jax.lax.stop_gradient(weight) * x)
 
 
 def binary_cross_entropy(logit: Array, real: Array) -> Array:

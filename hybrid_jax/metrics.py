@@ -1,7 +1,7 @@
 """The figures of a run: RunLog keeps them on disk, Progress shows them while they come.
 
-`metrics.jsonl` is the truth, one object a line, on disk before `write` returns to the loop; `metrics.csv` is the
-same as a table and can be made again from it; TensorBoard gets a copy.
+`metrics.jsonl` is the truth, one object a line, handed to the system before `write` returns; `metrics.csv`
+is the same as a table, made again from it when columns are added or a run resumes; TensorBoard gets a copy.
 """
 
 import csv
@@ -12,19 +12,21 @@ import os
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 _RESERVED = ("step", "nonfinite")
+_WINDOW = 10.0  # [s] rates are means over so long
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Puts a whole text in place: after a crash the old file or the new one is there, never a part."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Puts a whole file in place: after a crash the old one or the new one is there, never a part."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
@@ -33,8 +35,9 @@ def write_atomically(path: Path, text: str) -> None:
 class RunLog:
     """Writes one record of named numbers per call to `metrics.jsonl`, `metrics.csv` and TensorBoard.
 
-    With `resume_step` an earlier log is continued: its records after that step are dropped. A last line that a
-    crash left half written is cut. A value that is not finite becomes null, its name listed under "nonfinite".
+    With `resume_step` an earlier log is continued: its records after that step are dropped. A last line that
+    a crash left half written is cut. A value that is not finite becomes null and its name stands under
+    "nonfinite".
     """
 
     def __init__(self, directory: Path, tensorboard: bool = True, resume_step: int | None = None):
@@ -74,8 +77,9 @@ class RunLog:
         else:
             self._csv.write(_csv_text([_csv_row(record, self._columns)]))
             self._csv.flush()
-        for name, value in finite.items() if self._events else ():
-            self._events.add_scalar(name, value, int(step))
+        if self._events:
+            for name, value in finite.items():
+                self._events.add_scalar(name, value, int(step))
 
     def close(self) -> None:
         self._jsonl.close()
@@ -99,7 +103,7 @@ class RunLog:
 
 
 def read_csv(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a `metrics.csv`, each float64 [rows]; NaN where nothing, or nothing finite, was written."""
+    """The columns of a `metrics.csv`, each float64 [rows]; NaN where no finite value was written."""
     with path.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     return {
@@ -110,12 +114,10 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
 
 def _read_records(path: Path) -> list[dict]:
     """The records of a `metrics.jsonl`; raises ValueError where a line before the last is damaged."""
-    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    # A crash can cut the last line anywhere; only a line whose end reached the disk counts.
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     records = []
     for number, line in enumerate(lines, 1):
-        # A crash can cut the last line anywhere; only a line whose end reached the disk counts.
-        if number == len(lines):
-            break
         try:
             records.append(json.loads(line))
         except ValueError as error:
@@ -125,7 +127,8 @@ def _read_records(path: Path) -> list[dict]:
 
 def _csv_row(record: dict, columns: list[str]) -> list[str]:
     """One row: an empty cell where the record lacks the column, `nan` where its value was not finite."""
-    return [("nan" if record[name] is None else repr(record[name])) if name in record else "" for name in columns]
+    cells = {name: "nan" if value is None else repr(value) for name, value in record.items()}
+    return [cells.get(name, "") for name in columns]
 
 
 def _csv_text(rows: list[list[str]]) -> str:
@@ -137,26 +140,33 @@ def _csv_text(rows: list[list[str]]) -> str:
 class Progress:
     """Shows how far a training run is: updates and simulation steps per second, the last returns, time left.
 
-    A bar on a terminal; elsewhere one plain line every `interval` seconds and a last one at the end.
+    A bar on a terminal; elsewhere a plain line every `interval` [s] and one at the end. Rates are means over
+    the last ten seconds; they leave out what came before the first `update`, the compilation.
     """
 
-    def __init__(self, label: str, updates: int, interval: float = 5.0, stream=None, clock=time.monotonic):
+    def __init__(
+        self,
+        label: str,
+        updates: int,
+        interval: float = 5.0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as Bar
+        from rich.live import Live
 
         self._label, self._updates, self._interval, self._clock = label, updates, interval, clock
         self._console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
-        self._seen: deque[tuple[float, int, int, int]] = deque(maxlen=20)  # time, updates, sim and real steps
+        self._seen: deque[tuple[float, int, int, int]] = deque()  # time, updates, sim steps, real steps
         self._returns: dict[str, float] = {}
-        self._printed, self._last_line = -math.inf, ""
-        columns = TextColumn("{task.fields[name]}"), BarColumn(24), TextColumn("{task.fields[line]}")
-        self._bar = Bar(*columns, console=self._console) if self._console.is_terminal else None
+        self._count, self._figures = "compiling", ""
+        self._printed, self._unprinted = -math.inf, False
+        live = Live(get_renderable=self._picture, console=self._console, refresh_per_second=4)
+        self._live = live if self._console.is_terminal else None
 
     def __enter__(self) -> "Progress":
-        if self._bar:
-            self._bar.start()
-            self._task = self._bar.add_task("", total=self._updates, name=self._label, line="compiling")
+        if self._live:
+            self._live.start()
         return self
 
     def update(
@@ -167,15 +177,16 @@ class Progress:
         real_return: float | None = None,
         sim_return: float | None = None,
     ) -> None:
-        """Tells the totals so far; returns are given when there is a new one and stay shown until the next."""
+        """Tells the totals so far; a return is given when it is new and stays shown until the next."""
         now = self._clock()
         self._seen.append((now, updates, sim_steps, real_steps))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= _WINDOW:
+            self._seen.popleft()
         fresh = {"real": real_return, "sim": sim_return}
         self._returns |= {name: value for name, value in fresh.items() if value is not None}
-        self._last_line = self._line()
-        if self._bar:
-            self._bar.update(self._task, completed=updates, line=self._last_line)
-        elif now - self._printed >= self._interval:
+        self._describe()
+        self._unprinted = True
+        if not self._live and now - self._printed >= self._interval:
             self._print()
             self._printed = now
 
@@ -184,26 +195,39 @@ class Progress:
         self._console.print(text, markup=False)
 
     def __exit__(self, *error: object) -> None:
-        if self._bar:
-            self._bar.stop()
-        elif self._last_line:
+        if self._live:
+            self._live.stop()
+        elif self._unprinted:
             self._print()
 
-    def _print(self) -> None:
-        if self._last_line:
-            self._console.print(f"{self._label}: {self._last_line}", markup=False)
-            self._last_line = ""
-
-    def _line(self) -> str:
-        (t0, u0, s0, r0), (t1, u1, s1, r1) = self._seen[0], self._seen[-1]
-        elapsed = t1 - t0
-        parts = [f"{u1:,}/{self._updates:,} updates"]
-        if elapsed > 0:
-            parts.append(f"{(u1 - u0) / elapsed:,.0f} updates/s")
-            parts += [f"{(s1 - s0) / elapsed:,.0f} sim steps/s"] if s1 else []
-            parts += [f"{(r1 - r0) / elapsed:,.1f} real steps/s"] if r1 > r0 else []
-        parts += [f"{name} return {value:,.0f}" for name, value in self._returns.items()]
+    def _describe(self) -> None:
+        """Puts the count with the time left, and the rates with the last returns, into words."""
+        (start, u0, s0, r0), (now, u1, s1, r1) = self._seen[0], self._seen[-1]
+        elapsed, figures = now - start, []
+        self._count = f"{u1:,}/{self._updates:,} updates"
         if elapsed > 0 and u1 > u0:
             left = math.ceil((self._updates - u1) * elapsed / (u1 - u0))
-            parts.append(f"{left // 60}:{left % 60:02d} left")
-        return " | ".join(parts)
+            self._count += f", {left // 60}:{left % 60:02d} left"
+            figures.append(f"{(u1 - u0) / elapsed:,.0f} updates/s")
+            figures += [f"{(s1 - s0) / elapsed:,.0f} sim steps/s"] if s1 > s0 else []
+            figures += [f"{(r1 - r0) / elapsed:,.1f} real steps/s"] if r1 > r0 else []
+        figures += [f"{name} return {value:,.0f}" for name, value in self._returns.items()]
+        self._figures = " | ".join(figures)
+
+    def _print(self) -> None:
+        self._console.print(
+            " | ".join(filter(None, (f"{self._label}: {self._count}", self._figures))), markup=False
+        )
+        self._unprinted = False
+
+    def _picture(self) -> Any:
+        """Two lines, so that all fits 80 columns: the bar with the count, the figures below."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        done = self._seen[-1][1] if self._seen else 0
+        line = Table.grid(padding=(0, 1))
+        line.add_row(self._label, ProgressBar(self._updates, done, width=24), self._count)
+        return Group(line, Text(f"  {self._figures}"))

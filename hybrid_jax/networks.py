@@ -35,9 +35,16 @@ class MLP(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        for width in self.hidden:
-            x = nn.relu(nn.Dense(width, kernel_init=fan_in_uniform, bias_init=_bias_init(x.shape[-1]))(x))
+    def __call__(self, x: Array, noise: Array | None = None) -> Array:
+        """With noise [N, B, J], x [B, I]: the outputs [1 + N, B, outputs] at x and, N times, at x with the
+        noise added to its last J entries. The first layer is linear, so x passes it only once."""
+        for i, width in enumerate(self.hidden):
+            dense = nn.Dense(width, kernel_init=fan_in_uniform, bias_init=_bias_init(x.shape[-1]))
+            x = dense(x)
+            if i == 0 and noise is not None:
+                kernel = dense.variables["params"]["kernel"]
+                x = jnp.concatenate([x[None], x[None] + noise @ kernel[-noise.shape[-1] :]])
+            x = nn.relu(x)
         return nn.Dense(self.outputs, kernel_init=near_zero)(x)
 
 
@@ -54,7 +61,7 @@ class _Actor(nn.Module):
 
 
 def actor(obs_size: int, action_size: int, hidden: tuple[int, ...]) -> Network:
-    """obs [..., O] -> (mean [..., A], log_std [..., A]) before the tanh; log_std's gain and offset are trained."""
+    """obs [..., O] -> (mean, log_std) [..., A] before the tanh; log_std has a trained gain and offset."""
     module = _Actor(hidden, action_size)
 
     def apply(params: PyTree, obs: Array) -> tuple[Array, Array]:
@@ -88,12 +95,12 @@ def critics(obs_size: int, action_size: int, hidden: tuple[int, ...], members: i
 
 
 def discriminator(inputs: int, hidden: tuple[int, ...]) -> Network:
-    """x [..., I] -> logits [..., 2] in [-2, 2]: index 0 says "real", index 1 "sim"."""
+    """x [..., I] -> logits [..., 2] in [-2, 2]: index 0 says "real", index 1 "sim"; `noise` as in MLP."""
     module = MLP(hidden, 2)
 
-    def apply(params: PyTree, x: Array) -> Array:
+    def apply(params: PyTree, x: Array, noise: Array | None = None) -> Array:
         chex.assert_axis_dimension(x, -1, inputs)
-        return LOGIT_BOUND * jnp.tanh(module.apply(params, x))
+        return LOGIT_BOUND * jnp.tanh(module.apply(params, x, noise))
 
     return Network(lambda key: module.init(key, jnp.zeros(inputs)), apply)
 

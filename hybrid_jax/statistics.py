@@ -16,8 +16,8 @@ def bootstrap_ci(
 ) -> tuple[float, float]:
     """The percentile-bootstrap interval of the mean (Efron, 1979).
 
-    Draws `resamples` samples of n values with replacement; the interval holds the middle `level` of their means.
-    A single value gives (value, value). Raises ValueError for no value, or a level outside (0, 1).
+    Draws `resamples` samples of n values with replacement; the interval holds the middle `level` of their
+    means. A single value gives (value, value). Raises ValueError for no value, or a level outside (0, 1).
     """
     x = _vector(values)
     if not 0 < level < 1:

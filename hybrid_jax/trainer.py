@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from hybrid_jax import buffers, rollout
-from hybrid_jax.types import REAL, Algorithm, Array, SimEnv, TrainState, Transition
+from hybrid_jax.types import REAL, Algorithm, Array, SimEnv, Spec, TrainState, Transition
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class Trainer(NamedTuple):
     updates: int  # updates per iteration
 
 
-def example_row(env: SimEnv) -> Transition:
+def example_row(spec: Spec) -> Transition:
     """Shapes and dtypes of one stored row."""
-    obs = jax.ShapeDtypeStruct((env.spec.obs_size,), jnp.float32)
+    obs = jax.ShapeDtypeStruct((spec.obs_size,), jnp.float32)
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    action = jax.ShapeDtypeStruct((env.spec.action_size,), jnp.float32)
+    action = jax.ShapeDtypeStruct((spec.action_size,), jnp.float32)
     return Transition(obs, action, scalar, scalar, obs)
 
 
-def _check(rates: Rates, sims: tuple[SimEnv, ...]) -> None:
+def _check(spec: Spec, rates: Rates, sims: tuple[SimEnv, ...]) -> None:
     for name, value in vars(rates).items():
         if value < 1:
             raise ValueError(f"rates.{name} is {value}; it must be at least 1")
@@ -54,37 +54,40 @@ def _check(rates: Rates, sims: tuple[SimEnv, ...]) -> None:
             f"rates.sims x rates.unroll = {chunk} rows an iteration do not fit into rates.sim_capacity"
             f" {rates.sim_capacity}; enlarge the store or collect less at once"
         )
-    specs = {env.spec for env in sims}
-    if len(specs) != 1:
-        raise ValueError(f"the simulators of one run must agree on their spec, got {sorted(specs)}")
+    for env in sims:
+        if env.spec != spec:
+            raise ValueError(f"a simulator's spec {env.spec} differs from the run's {spec}; both must be one task")
 
 
-def make(sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rates, real_capacity: int) -> Trainer:
-    """Builds the run's functions for K simulators and one real store.
+def make(
+    spec: Spec, sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rates, real_capacity: int
+) -> Trainer:
+    """Builds the run's functions for one real store and K simulators (K = 0: the real world alone).
 
     real_capacity: rows of the real store (0 where there are no real data).
     Raises ValueError for rates or simulators that do not fit together.
     """
-    _check(rates, sims)
+    _check(spec, rates, sims)
     capacities = (max(real_capacity, 1), *(rates.sim_capacity,) * len(sims))
     store = buffers.multi_buffer(capacities)
 
     def init(key: Array, rows: Transition | None) -> TrainState:
         algorithm_key, sim_key, run_key = jax.random.split(key, 3)
-        state = store.init(example_row(sims[0]))
+        state = store.init(example_row(spec))
         if rows is not None:
             state = store.add(state, REAL, rows)
-        sim_keys = jax.random.split(sim_key, len(sims))
         worlds = tuple(
-            rollout.init(env, key, rates.sims, rates.pool) for env, key in zip(sims, sim_keys, strict=True)
+            rollout.init(env, jax.random.fold_in(sim_key, k), rates.sims, rates.pool)
+            for k, env in enumerate(sims, start=1)
         )
         return TrainState(algorithm.init(algorithm_key), worlds, state, run_key, jnp.zeros((), jnp.int32))
 
-    def collect(state: TrainState, keys: Array):
+    def collect(state: TrainState, key: Array):
         explore = partial(algorithm.explore, algorithm.policy(state.algorithm))
         stores, worlds, metrics = state.buffers, [], {}
-        for k, (env, world, key) in enumerate(zip(sims, state.sim, keys, strict=True), start=1):
-            world, rows, valid, stats = rollout.rollout(env, explore, world, key, rates.unroll)
+        for k, (env, world) in enumerate(zip(sims, state.sim, strict=True), start=1):
+            sim_key = jax.random.fold_in(key, k)
+            world, rows, valid, stats = rollout.rollout(env, explore, world, sim_key, rates.unroll)
             stores = store.add(stores, k, *rollout.compact(rows, valid))
             worlds.append(world)
             metrics |= {f"sim{k}/{name}": value for name, value in stats._asdict().items()}
@@ -109,7 +112,7 @@ def make(sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rates, real_capa
         collect_key, learn_key, next_key = jax.random.split(state.key, 3)
         if rows is not None:
             state = state._replace(buffers=store.add(state.buffers, REAL, rows, count))
-        worlds, stores, collected = collect(state, jax.random.split(collect_key, len(sims)))
+        worlds, stores, collected = collect(state, collect_key)
         learner, stores, learned = learn(state.algorithm, stores, learn_key)
         sizes = {f"store{k}/size": stores.size[k].astype(jnp.float32) for k in range(len(capacities))}
         return TrainState(learner, worlds, stores, next_key, state.step + 1), learned | collected | sizes

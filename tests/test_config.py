@@ -27,6 +27,14 @@ class Learner:
             raise ValueError(f"the weight is {self.beta}; give one >= 0.")
 
 
+class other:
+    @dataclass(frozen=True)
+    class Learner:
+        """Another way to learn."""
+
+        rate: float = 0.1  # step size
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One run."""
@@ -35,7 +43,7 @@ class Experiment:
     dataset: Path | None = None  # an HDF5 file of real transitions
     target_entropy: float | None = -2.0  # None takes the default of the action size
     make: Callable = math.sin  # builds the environment
-    algorithm: Learner = Learner()  # the learner
+    algorithm: Learner | other.Learner = Learner()  # the learner
 
 
 DEFAULTS = Experiment()
@@ -155,6 +163,7 @@ def test_to_json_is_plain_and_complete():
             "entropy_in_backup": True,
         },
     }
+    assert configs.to_json(replace(DEFAULTS, seed={"a": (1, None)}))["seed"] == {"a": [1, None]}
     with pytest.raises(TypeError, match=r"field seed holds a set"):
         configs.to_json(replace(DEFAULTS, seed={1}))
 

@@ -38,7 +38,8 @@ def make(mj_model: mujoco.MjModel, frame_skip: int, impl: str):
 
     def init(model, position, velocity):
         data = template.replace(qpos=jnp.asarray(position, jnp.float32), qvel=jnp.asarray(velocity, jnp.float32))
-        data = mjx.forward(mjx_model(model), data)
+        with jax.numpy_rank_promotion("allow"):  # MJX broadcasts ranks inside
+            data = mjx.forward(mjx_model(model), data)
         return pack(data.replace(qacc_warmstart=data.qacc))
 
     def step(model, state, ctrl):
@@ -48,7 +49,8 @@ def make(mj_model: mujoco.MjModel, frame_skip: int, impl: str):
 
         def substep(carry, _):
             data, travelled = carry
-            data = mjx.step(physics, data)
+            with jax.numpy_rank_promotion("allow"):
+                data = mjx.step(physics, data)
             if scalar_joints:
                 travelled = travelled + physics.opt.timestep * data.qvel
             return (data, travelled), None

@@ -56,7 +56,9 @@ class _Engine:
     """Owns the MuJoCo models, one MjData per thread and the pool."""
 
     def __init__(self, mj_model: mujoco.MjModel, frame_skip: int, threads: int | None):
-        self.base = mj_model
+        # MuJoCo resets a diverged state by itself; here it must be seen, masked out and counted.
+        self.base = mj_model.__copy__()
+        self.base.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self.constants = physics_model.constants(mj_model)
         self.frame_skip = frame_skip
         self.columns = state_columns(mj_model)

@@ -1,0 +1,116 @@
+"""What an experiment is: a frozen dataclass that names its worlds, its data, its algorithm and its budget.
+
+Every experiment file holds `config() -> Experiment`; the command line overrides any field.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from envs.gap import Gap
+from hybrid_jax import trainer
+from hybrid_jax.algorithms import h2o, sac
+from hybrid_jax.config import ConfigError
+from hybrid_jax.physics import Engine
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+
+
+class Refused(Exception):
+    """The run cannot start as asked: one sentence with the name, the value and the cure."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training run and its yardsticks."""
+
+    name: str = "wheel_legged_h2o"  # of the run's folder
+    sim: str = "envs.wheel_legged:make"  # module:factory of the simulator
+    real: str = "envs.wheel_legged:make_real"  # module:factory of the real environment (gymnasium interface)
+    gap: Gap = Gap()  # what is made wrong with the simulator on top of its own faults
+    engine: Engine = "auto"  # physics engine of the simulator: auto, native, mjx or mjx-warp
+    threads: int | None = None  # host threads of the native engine; None: one per core
+    dataset: Path | None = DATA / "wheel_legged.hdf5"  # log of real data, D4RL layout
+    algorithm: h2o.Config | sac.Config = h2o.Config()  # the learner
+    rates: trainer.Rates = trainer.Rates()  # what one iteration collects and learns
+    updates: int = 20_000  # updates in all
+    evaluate_every: int = 2_000  # updates between evaluations in the real environment
+    episodes: int = 3  # real episodes per evaluation
+    test_episodes: int = 10  # real episodes that judge the kept policy, once, at the end
+    rivals: tuple[str, ...] = ("sim_only", "mix")  # trained beside it with the same budget
+    seed: int = 0  # of the first run
+    seeds: int = 1  # runs: seed, seed + 1, ...
+    checkpoint_every: int = 1  # evaluations between checkpoints
+    runs: Path = Path("runs")  # folder of all runs
+    tensorboard: bool = True  # also write TensorBoard events
+    video: bool = False  # also write video.mp4 of the real environment (extra: video)
+    compile_cache: bool = True  # keep compiled programs in a private folder for the next start
+    columns: tuple[tuple[int, str, str, float], ...] = ()  # observations to plot: index, name, unit, factor
+
+
+def load(name: str) -> Experiment:
+    """The experiment of that name in this folder, or in a user's own file `path/to/mine.py`.
+
+    Raises ConfigError with the known names.
+    """
+    module = _from_path(Path(name)) if name.endswith(".py") else _by_name(name)
+    if not hasattr(module, "config"):
+        raise ConfigError(f"{name} has no function config(); an experiment file returns its Experiment from it")
+    return module.config()
+
+
+def names() -> list[str]:
+    """The experiments in this folder: the files that define config()."""
+    here = Path(__file__).parent
+    return sorted(path.stem for path in here.glob("*.py") if "def config(" in path.read_text())
+
+
+def _by_name(name: str) -> ModuleType:
+    if name not in names():
+        raise ConfigError(f"no experiment {name!r}; the known ones: {', '.join(names())}, or a path to a .py file")
+    return importlib.import_module(f"experiments.{name}")
+
+
+def _from_path(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ConfigError(f"no experiment file {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def factory(reference: str, field: str) -> Callable[..., Any]:
+    """The function behind `module:factory`. Raises ConfigError with the field's name and the cure."""
+    module, colon, function = reference.partition(":")
+    if not colon:
+        raise ConfigError(f"--{field} {reference!r} is not of the form module:factory, e.g. envs.wheel_legged:make")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"--{field} {reference!r}: {error}; is it on the Python path?") from error
+    if not callable(getattr(found, function, None)):
+        raise ConfigError(f"--{field} {reference!r}: module {module} has no function {function!r}")
+    return getattr(found, function)
+
+
+def rival(experiment: Experiment, name: str) -> Experiment:
+    """The same run with the learner replaced: `sim_only` is SAC in the simulator, `mix` SAC on both stores."""
+    ours = experiment.algorithm
+    if name == "sim_only":
+        shared = {field.name: getattr(ours, field.name) for field in fields(sac.Config)}
+        rows = ours.batch_real + ours.batch_sim
+        algorithm = sac.Config(**shared | {"batch_real": 0, "batch_sim": rows, "entropy_in_backup": True})
+    elif name == "mix" and isinstance(ours, h2o.Config):
+        algorithm = replace(ours, importance_weight=False, beta=0.0)
+    else:
+        raise ConfigError(f"--rivals {name!r} is not known beside {type(ours).__module__}; use sim_only or mix")
+    return replace(experiment, algorithm=algorithm, rivals=())

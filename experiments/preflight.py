@@ -1,0 +1,178 @@
+"""Everything that can be refused is refused here, before anything is compiled."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax
+import numpy as np
+
+from envs import gap
+from experiments.experiment import Experiment, Refused, factory, rival
+from hybrid_jax import buffers, dynamics_gap, trainer
+from hybrid_jax.algorithms import h2o, sac
+from hybrid_jax.datasets import hdf5, scores
+from hybrid_jax.types import REAL, Algorithm, RealEnv, SimEnv, Spec, Transition
+
+
+class Worlds(NamedTuple):
+    """The environments and the data of an experiment, ready for use."""
+
+    spec: Spec
+    sim: SimEnv
+    real: RealEnv
+    log: hdf5.Dataset | None  # the real data as recorded
+    rows: Transition | None  # the same in the stores' form, leaves [D, ...] numpy
+    behaviour_return: float | None  # mean over the log's complete episodes
+
+
+class Ready(NamedTuple):
+    """A run that may start: its worlds, and a learner with its config for the run and each rival."""
+
+    worlds: Worlds
+    learners: dict[str, tuple[Experiment, Algorithm]]
+
+
+def prepare(experiment: Experiment, resuming: bool) -> Ready:
+    """Builds the worlds and learners. Raises Refused or ConfigError with one sentence for the user."""
+    if experiment.compile_cache:
+        use_compile_cache()
+    _check_numbers(experiment)
+    try:
+        worlds = _worlds(experiment)
+        methods = {"h2o" if isinstance(experiment.algorithm, h2o.Config) else "sac": experiment}
+        methods |= {name: rival(experiment, name) for name in experiment.rivals}
+        learners = {name: (method, _learner(method, worlds)) for name, method in methods.items()}
+        for method, algorithm in learners.values():
+            trainer.make(worlds.spec, (worlds.sim,), algorithm, method.rates, _real_rows(worlds))
+            _check_mix(algorithm, worlds, method)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    _check_memory(experiment, worlds)
+    if not resuming:
+        _check_writable(experiment.runs)
+    if experiment.video:
+        _check_video(worlds.real)
+    return Ready(worlds, learners)
+
+
+def use_compile_cache() -> None:
+    """Keeps compiled programs in a folder that only this user can read, for the next start."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hybrid_jax" / "xla"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _check_numbers(experiment: Experiment) -> None:
+    for name in ("updates", "evaluate_every", "episodes", "test_episodes", "seeds", "checkpoint_every"):
+        if getattr(experiment, name) < 1:
+            raise Refused(f"--{name} {getattr(experiment, name)} must be at least 1")
+
+
+def _build(make: Callable, field: str, reference: str, **kwargs: Any) -> Any:
+    try:
+        return make(**kwargs)
+    except TypeError as error:
+        raise Refused(f"--{field} {reference}: {error}") from error
+
+
+def _worlds(experiment: Experiment) -> Worlds:
+    make_sim, make_real = factory(experiment.sim, "sim"), factory(experiment.real, "real")
+    options = {"engine": experiment.engine, "threads": experiment.threads}
+    if experiment.engine == "auto" and experiment.threads is None:
+        options = {}  # a simulator without a physics engine need not know them
+    sim = gap.apply(_build(make_sim, "sim", experiment.sim, **options), experiment.gap)
+    mode = {"render_mode": "rgb_array"} if experiment.video else {}
+    real = _build(make_real, "real", experiment.real, **mode)
+    _check_spaces(real, sim.spec, experiment.real)
+    if experiment.dataset is None:
+        return Worlds(sim.spec, sim, real, None, None, None)
+    log = hdf5.load(experiment.dataset, sim.spec)
+    return Worlds(sim.spec, sim, real, log, hdf5.transitions(log), scores.behaviour_return(log))
+
+
+def _check_spaces(real: RealEnv, spec: Spec, reference: str) -> None:
+    for name, space, size in (
+        ("observation", real.observation_space, spec.obs_size),
+        ("action", real.action_space, spec.action_size),
+    ):
+        if not isinstance(space, gymnasium.spaces.Box) or space.shape != (size,):
+            raise Refused(
+                f"--real {reference}: its {name} space is {space}, the simulator's has {size} numbers;"
+                f" wrap the environment so that both agree"
+            )
+    box = real.action_space
+    if not (np.all(box.low == -1) and np.all(box.high == 1)):
+        raise Refused(
+            f"--real {reference}: its actions span {box.low} to {box.high}, not -1 to 1;"
+            " wrap it in gymnasium.wrappers.RescaleAction(env, -1, 1)"
+        )
+
+
+def _learner(experiment: Experiment, worlds: Worlds) -> Algorithm:
+    if isinstance(experiment.algorithm, h2o.Config):
+        if worlds.rows is None:
+            raise Refused("H2O learns from real data as well: give it a log with --dataset path.hdf5")
+        std = dynamics_gap.next_obs_std(worlds.rows.next_obs, experiment.algorithm.next_state_jitter)
+        return h2o.make(experiment.algorithm, worlds.spec, std)
+    return sac.make(experiment.algorithm, worlds.spec)
+
+
+def _real_rows(worlds: Worlds) -> int:
+    return 0 if worlds.rows is None else len(worlds.rows.reward)
+
+
+def _check_mix(algorithm: Algorithm, worlds: Worlds, experiment: Experiment) -> None:
+    source = np.asarray(algorithm.mix(jax.random.key(0)))
+    if np.any(source == REAL) and _real_rows(worlds) == 0:
+        raise Refused(
+            f"--algorithm.batch_real {experiment.algorithm.batch_real} draws real rows, but there are none;"
+            " give --dataset path.hdf5 or set it to 0"
+        )
+
+
+def _check_memory(experiment: Experiment, worlds: Worlds) -> None:
+    capacities = (max(_real_rows(worlds), 1), experiment.rates.sim_capacity)
+    seeds = experiment.seeds if jax.default_backend() != "cpu" else 1
+    need = seeds * buffers.memory_bytes(capacities, trainer.example_row(worlds.spec))
+    free = available_memory()
+    if need > 0.8 * free:
+        raise Refused(
+            f"the stores need {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free;"
+            f" lower --rates.sim_capacity {experiment.rates.sim_capacity}"
+        )
+
+
+def available_memory() -> int:
+    """Free bytes where the stores will lie: the accelerator's memory, or the host's."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _check_writable(runs: Path) -> None:
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=runs):
+            pass
+    except OSError as error:
+        raise Refused(f"--runs {runs} cannot be written ({error.strerror}); give a folder of your own") from error
+
+
+def _check_video(real: RealEnv) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("imageio_ffmpeg") is None:
+        raise Refused("--video needs the extra: pip install -e '.[video]'")
+    if not callable(getattr(real, "render", None)):
+        raise Refused("--video needs a real environment with render() in the mode rgb_array")

@@ -1,0 +1,159 @@
+"""The host loop of one learner: compiled iterations, evaluations, log, checkpoints, until the budget is spent.
+
+Seeds run in one program on an accelerator and one after the other on a CPU; a run is a list of seeds that
+share a program, with one folder each.
+"""
+
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.experiment import Experiment
+from experiments.preflight import Worlds
+from hybrid_jax import evaluate, trainer
+from hybrid_jax.checkpoint import Checkpointer
+from hybrid_jax.config import config_hash
+from hybrid_jax.export import NumpyPolicy
+from hybrid_jax.metrics import Progress, RunLog
+from hybrid_jax.types import Algorithm
+
+EVALUATION_SEED = 1_000  # real episodes during training start from these seeds on ...
+TEST_SEED = 100_000  # ... and the test, once at the end, from these
+SIM_EPISODES = 8
+
+
+class Interrupted(Exception):
+    """The user asked to stop; the state is saved."""
+
+
+class _Stop:
+    """Turns the first Ctrl-C into a request that the loop sees; a second one stops at once."""
+
+    def __enter__(self) -> "_Stop":
+        self.wanted = False
+        self.before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def _ask(self, *_: Any) -> None:
+        self.wanted = True
+        signal.signal(signal.SIGINT, self.before)
+
+    def __exit__(self, *_: Any) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+
+class Outcome(NamedTuple):
+    """What one seed of a run learned."""
+
+    actor: Any  # numpy parameters of the kept policy
+    updates: int
+    sim_steps: int
+
+
+def train(
+    experiment: Experiment, worlds: Worlds, algorithm: Algorithm, seeds: list[int], folders: list[Path], label: str
+) -> list[Outcome]:
+    """Trains one run per seed to the end of the budget; continues from the newest checkpoint in its folder.
+
+    Raises Interrupted after a checkpoint when the user presses Ctrl-C.
+    """
+    capacity = 0 if worlds.rows is None else len(worlds.rows.reward)
+    made = trainer.make(worlds.spec, (worlds.sim,), algorithm, experiment.rates, capacity)
+    many = len(seeds) > 1
+    run = trainer.over_seeds(made) if many else trainer.jitted(made)
+    keys = jax.random.key(seeds[0]) if not many else jax.numpy.stack([jax.random.key(s) for s in seeds])
+    judge = _judge(experiment, worlds, algorithm, many)
+    iterations = -(-experiment.updates // made.updates)
+    per_evaluation = max(1, experiment.evaluate_every // made.updates)
+
+    identity = config_hash(replace(experiment, updates=0, runs=Path(), video=False, tensorboard=False))
+    with Checkpointer(folders[0] / "checkpoints") as checkpoints, _Stop() as stop:
+        done = 0
+        if checkpoints.latest() is None:
+            state = run.init(keys, worlds.rows)
+        else:
+            template = jax.eval_shape(run.init, keys, worlds.rows)
+            state, meta, done = checkpoints.restore(template)
+            if meta["config_hash"] != identity:
+                raise ValueError(
+                    f"{folders[0]} was trained with another config; resume with the one in its config.json"
+                )
+
+        def save() -> None:
+            checkpoints.save(done, state, {"config_hash": identity, "seeds": seeds})
+
+        logs = [RunLog(folder, experiment.tensorboard, done * made.updates) for folder in folders]
+        with Progress(label, iterations * made.updates) as progress:
+            waiting = []
+            progress.update(done * made.updates, done * made.sim_steps)
+            while done < iterations:
+                state, metrics = run.step(state)
+                waiting.append(metrics)
+                done += 1
+                updates, sim_steps = done * made.updates, done * made.sim_steps
+                last = done == iterations
+                returns = {}
+                if done % per_evaluation == 0 or last:
+                    scores = judge(state, done)
+                    for i, (log, score) in enumerate(zip(logs, scores, strict=True)):
+                        log.write(updates, _means(waiting, i if many else None) | score)
+                    waiting = []
+                    returns = {
+                        f"{side}_return": float(np.mean([score[f"{side}_return"] for score in scores]))
+                        for side in ("real", "sim")
+                    }
+                    if last or (done // per_evaluation) % experiment.checkpoint_every == 0:
+                        save()
+                elif done % 2 == 0:
+                    jax.block_until_ready(metrics)  # keeps the queue, and so the answer to Ctrl-C, short
+                progress.update(updates, sim_steps, **returns)
+                if stop.wanted and not last:
+                    save()
+                    raise Interrupted
+        for log in logs:
+            log.close()
+    policies = jax.device_get(algorithm.policy(state.algorithm))
+    return [
+        Outcome(_pick(policies, i if many else None), done * made.updates, done * made.sim_steps)
+        for i in range(len(seeds))
+    ]
+
+
+def _pick(tree: Any, i: int | None) -> Any:
+    return tree if i is None else jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+def _means(waiting: list[dict], i: int | None) -> dict[str, float]:
+    """Means over the iterations since the last record: the one fetch of the interval."""
+    fetched = jax.device_get(waiting)
+    return {name: float(np.mean([_pick(metrics[name], i) for metrics in fetched])) for name in fetched[0]}
+
+
+def _judge(experiment: Experiment, worlds: Worlds, algorithm: Algorithm, many: bool) -> Callable:
+    """(state, iteration) -> per seed, the mean returns in the real environment and in the simulator."""
+    in_sim = evaluate.sim_returns(worlds.sim, algorithm.act, SIM_EPISODES)
+    in_sim = jax.jit(jax.vmap(in_sim, in_axes=(0, None)) if many else in_sim)
+
+    def judge(state: Any, iteration: int) -> list[dict[str, float]]:
+        policies = algorithm.policy(state.algorithm)
+        sim = np.atleast_2d(jax.device_get(in_sim(policies, jax.random.key(iteration))))
+        policies = jax.device_get(policies)
+        scores = []
+        for i, returns in enumerate(sim):
+            policy = NumpyPolicy.from_params(_pick(policies, i if many else None))
+            episodes = evaluate.real_episodes(
+                worlds.real, policy, experiment.episodes, EVALUATION_SEED, worlds.spec.episode_length
+            )
+            scores.append({
+                "real_return": float(np.mean([episode.total for episode in episodes])),
+                "real_length": float(np.mean([len(episode.rewards) for episode in episodes])),
+                "sim_return": float(np.mean(returns)),
+            })
+        return scores
+
+    return judge

@@ -1,0 +1,19 @@
+"""Where a figure comes from: the state of the code that made it."""
+
+import subprocess
+from pathlib import Path
+
+
+def git_state(root: Path) -> dict[str, str | bool]:
+    """The commit and whether tracked files differ from it; `commit` says why where there is none."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno"))}
+    except FileNotFoundError:
+        return {"commit": "unknown: git is not installed", "changed": True}
+    except subprocess.CalledProcessError as error:
+        return {"commit": f"unknown: {error.stderr.strip()}", "changed": True}

@@ -1,0 +1,69 @@
+"""Contracts that one may import: what every algorithm must keep."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hybrid_jax.types import REAL, Algorithm, Array, Batch, PyTree, Spec, Transition
+
+
+def random_rows(key: Array, rows: int, spec: Spec) -> Transition:
+    """Rows [rows, ...] of normal observations and rewards, actions in (-1, 1), about a fifth terminal."""
+    keys = jax.random.split(key, 5)
+    return Transition(
+        jax.random.normal(keys[0], (rows, spec.obs_size)),
+        jnp.tanh(jax.random.normal(keys[1], (rows, spec.action_size))),
+        jax.random.normal(keys[2], (rows,)),
+        jax.random.bernoulli(keys[3], 0.8, (rows,)).astype(jnp.float32),
+        jax.random.normal(keys[4], (rows, spec.obs_size)),
+    )
+
+
+def check_algorithm(algorithm: Algorithm, spec: Spec) -> None:
+    """Raises AssertionError unless the algorithm keeps the contract of `types.Algorithm`.
+
+    `update` keeps tree, shapes and dtypes, traces once, may donate its state, gives finite numbers on rows
+    of any origin and the same ones for the same key; `act` and `explore` give actions [N, A] in [-1, 1].
+    """
+    init_key, mix_key, rows_key, update_key, act_key = jax.random.split(jax.random.key(0), 5)
+    init = jax.jit(algorithm.init)
+    update = jax.jit(chex.assert_max_traces(algorithm.update, n=1), donate_argnums=0)
+
+    source = algorithm.mix(mix_key)
+    chex.assert_rank(source, 1)
+    chex.assert_type(source, jnp.int32)
+    assert jnp.all(source >= REAL), "mix names a store below 0"
+    rows = random_rows(rows_key, source.shape[0], spec)
+
+    state = init(init_key)
+    blank = jax.eval_shape(algorithm.init, init_key)
+    for origin in (source, jnp.full_like(source, REAL), jnp.full_like(source, REAL + 1)):
+        batch = Batch(rows, origin)
+        once, metrics = update(jax.tree.map(jnp.copy, state), batch, update_key)
+        again, _ = update(state, batch, update_key)  # the state is gone now: donated
+        chex.assert_trees_all_equal_shapes_and_dtypes(once, blank)
+        chex.assert_trees_all_equal(_numbers(once), _numbers(again))
+        chex.assert_tree_all_finite((_numbers(once), metrics))
+        chex.assert_rank(list(metrics.values()), 0)
+        state = once
+    _check_acting(algorithm, state, spec, act_key)
+
+
+def _check_acting(algorithm: Algorithm, state: PyTree, spec: Spec, key: Array) -> None:
+    obs_key, first, second = jax.random.split(key, 3)
+    obs = 10.0 * jax.random.normal(obs_key, (5, spec.obs_size))
+    policy = algorithm.policy(state)
+    act, explore = jax.jit(algorithm.act), jax.jit(algorithm.explore)
+    actions = [act(policy, obs), explore(policy, obs, first), explore(policy, obs, second)]
+    for action in actions:
+        chex.assert_shape(action, (5, spec.action_size))
+        chex.assert_type(action, jnp.float32)
+        assert jnp.all(jnp.abs(action) <= 1), "an action lies outside [-1, 1]"
+    assert not jnp.array_equal(actions[1], actions[2]), "explore gives one action for two keys"
+    chex.assert_trees_all_equal(actions[1], explore(policy, obs, first))
+    np.testing.assert_allclose(algorithm.act(policy, obs[:1]), actions[0][:1], rtol=1e-4, atol=1e-5)
+
+
+def _numbers(tree: PyTree) -> list[Array]:
+    return [x for x in jax.tree.leaves(tree) if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)]
