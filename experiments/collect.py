@@ -1,11 +1,11 @@
 """Makes data sets in D4RL's layout from a task's real environment.
 
     python experiments/collect.py wheel_legged --quality hand_tuned --rows 20000
-    python experiments/collect.py half_cheetah --quality medium_replay --rows 150000 --stop_return 5200
+    python experiments/collect.py half_cheetah --quality medium_replay --rows 150000 --training.steps 150000
 
 random: uniform actions. hand_tuned: the task's own mediocre controller. medium: SAC trained in the real
-environment until an evaluation reaches --stop_return, then rolled out. medium_replay: every row that this
-SAC saw up to there. expert: SAC trained for the whole budget, then rolled out.
+environment until an evaluation reaches --stop_return, then rolled out. medium_replay: the rows that SAC saw
+up to there, or in its whole budget. expert: SAC trained for the whole budget, then rolled out.
 """
 
 import sys
@@ -34,7 +34,7 @@ class Collection:
     rows: int = 20_000  # rows of the set
     out: Path | None = None  # file to write; None: data/TASK.hdf5
     seed: int = 0  # of the environment, the networks and the noise
-    stop_return: float | None = None  # medium, medium_replay: the evaluation return that ends training
+    stop_return: float | None = None  # medium, medium_replay: an evaluation this good ends training; None: the budget
     training: online.Config = online.Config()  # SAC in the real environment
     mantissa_bits: int | None = 11  # float precision kept in the file; None: all 23
     policy_out: Path | None = None  # folder for the trained policy, if wanted
@@ -64,7 +64,9 @@ def collect(wanted: Collection, command: str) -> Path:
     spec: Spec = factory(f"{wanted.task}:make", "task").__globals__["SPEC"]
     rng = np.random.default_rng(wanted.seed)
     if wanted.quality == "random":
-        data = online.record(make_real(), spec, lambda obs: rng.uniform(-1, 1, spec.action_size), wanted.rows, wanted.seed)
+        data = online.record(
+            make_real(), spec, lambda obs: rng.uniform(-1, 1, spec.action_size), wanted.rows, wanted.seed
+        )
     elif wanted.quality == "hand_tuned":
         controller = factory(f"{wanted.task}:hand_tuned", "quality")
         data = online.record(make_real(), spec, controller(rng), wanted.rows, wanted.seed)
@@ -85,9 +87,9 @@ def collect(wanted: Collection, command: str) -> Path:
 
 def _learned(wanted: Collection, make_real, spec: Spec, rng: np.random.Generator) -> hdf5.Dataset:
     training = wanted.training
+    if wanted.quality == "medium" and wanted.stop_return is None:
+        raise Refused("--quality medium needs --stop_return, the return that ends the training")
     if wanted.quality != "expert":
-        if wanted.stop_return is None:
-            raise Refused(f"--quality {wanted.quality} needs --stop_return, the return that ends the training")
         training = replace(training, stop_return=wanted.stop_return)
     result = online.learn(make_real(), make_real(), spec, training, wanted.seed, print)
     if wanted.policy_out is not None:

@@ -1,9 +1,9 @@
 """Trains a policy from a simulator and real data, and judges it in the real environment.
 
-    python experiments/run.py                          the default: H2O balances the wheel-legged robot
-    python experiments/run.py NAME --field value       any experiment of this folder, any field changed
-    python experiments/run.py path/to/mine.py          your own experiment file
-    python experiments/run.py --resume runs/NAME-...   goes on where an earlier run stopped
+python experiments/run.py                          the default: H2O balances the wheel-legged robot
+python experiments/run.py NAME --field value       any experiment of this folder, any field changed
+python experiments/run.py path/to/mine.py          your own experiment file
+python experiments/run.py --resume runs/NAME-...   goes on where an earlier run stopped
 """
 
 import json

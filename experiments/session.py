@@ -1,6 +1,7 @@
 """A whole run: folder, training of the learner and its rivals, the test, pictures and summary."""
 
 import json
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from experiments import training
-from experiments.experiment import ROOT, Experiment
+from experiments.experiment import ROOT, Experiment, Refused
 from experiments.preflight import Ready, Worlds
 from hybrid_jax import evaluate, report, statistics
 from hybrid_jax.config import diff, to_json
@@ -35,6 +36,9 @@ def run(experiment: Experiment, ready: Ready, arguments: list[str], folder: Path
         for method, (settings, algorithm) in ready.learners.items():
             home = folder if not results else folder / "rivals" / method
             results[method] = _train_method(settings, algorithm, ready.worlds, method, home)
+    except Refused as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return 2
     except training.Interrupted:
         console.print(f"stopped; go on with: python experiments/run.py --resume {folder}")
         return 130
@@ -101,7 +105,10 @@ def _test(experiment: Experiment, worlds: Worlds, outcome: training.Outcome, fol
         worlds.real, policy, experiment.test_episodes, training.TEST_SEED, worlds.spec.episode_length
     )
     np.savez_compressed(
-        folder / "test_episode.npz", obs=episodes[0].obs, actions=episodes[0].actions, rewards=episodes[0].rewards
+        folder / "test_episode.npz",
+        obs=episodes[0].obs,
+        actions=episodes[0].actions,
+        rewards=episodes[0].rewards,
     )
     result = {
         "seed": seed,
@@ -223,7 +230,5 @@ def _video(worlds: Worlds, policy: Path, path: Path) -> None:
         if next(steps) % every == 0:
             frames.append(worlds.real.render())
 
-    evaluate.real_episode(
-        worlds.real, NumpyPolicy.load(policy), training.TEST_SEED, worlds.spec.episode_length, frame
-    )
+    evaluate.real_episode(worlds.real, NumpyPolicy.load(policy), training.TEST_SEED, worlds.spec.episode_length, frame)
     imageio.mimwrite(path, frames, fps=1 / (every * worlds.spec.dt), macro_block_size=2)

@@ -4,8 +4,10 @@ Seeds run in one program on an accelerator and one after the other on a CPU; a r
 share a program, with one folder each.
 """
 
+import hashlib
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.experiment import Experiment
+from experiments.experiment import Experiment, Refused
 from experiments.preflight import Worlds
 from hybrid_jax import evaluate, trainer
 from hybrid_jax.checkpoint import Checkpointer
 from hybrid_jax.config import config_hash
 from hybrid_jax.export import NumpyPolicy
-from hybrid_jax.metrics import Progress, RunLog
+from hybrid_jax.metrics import RunLog
+from hybrid_jax.progress import Progress
 from hybrid_jax.types import Algorithm
 
 EVALUATION_SEED = 1_000  # real episodes during training start from these seeds on ...
@@ -56,7 +59,12 @@ class Outcome(NamedTuple):
 
 
 def train(
-    experiment: Experiment, worlds: Worlds, algorithm: Algorithm, seeds: list[int], folders: list[Path], label: str
+    experiment: Experiment,
+    worlds: Worlds,
+    algorithm: Algorithm,
+    seeds: list[int],
+    folders: list[Path],
+    label: str,
 ) -> list[Outcome]:
     """Trains one run per seed to the end of the budget; continues from the newest checkpoint in its folder.
 
@@ -71,57 +79,60 @@ def train(
     iterations = -(-experiment.updates // made.updates)
     per_evaluation = max(1, experiment.evaluate_every // made.updates)
 
-    identity = config_hash(replace(experiment, updates=0, runs=Path(), video=False, tensorboard=False))
-    with Checkpointer(folders[0] / "checkpoints") as checkpoints, _Stop() as stop:
-        done = 0
-        if checkpoints.latest() is None:
-            state = run.init(keys, worlds.rows)
-        else:
-            template = jax.eval_shape(run.init, keys, worlds.rows)
-            state, meta, done = checkpoints.restore(template)
-            if meta["config_hash"] != identity:
-                raise ValueError(
-                    f"{folders[0]} was trained with another config; resume with the one in its config.json"
-                )
-
-        def save() -> None:
-            checkpoints.save(done, state, {"config_hash": identity, "seeds": seeds})
-
-        logs = [RunLog(folder, experiment.tensorboard, done * made.updates) for folder in folders]
-        with Progress(label, iterations * made.updates) as progress:
-            waiting = []
-            progress.update(done * made.updates, done * made.sim_steps)
-            while done < iterations:
-                state, metrics = run.step(state)
-                waiting.append(metrics)
-                done += 1
-                updates, sim_steps = done * made.updates, done * made.sim_steps
-                last = done == iterations
-                returns = {}
-                if done % per_evaluation == 0 or last:
-                    scores = judge(state, done)
-                    for i, (log, score) in enumerate(zip(logs, scores, strict=True)):
-                        log.write(updates, _means(waiting, i if many else None) | score)
-                    waiting = []
-                    returns = {
-                        f"{side}_return": float(np.mean([score[f"{side}_return"] for score in scores]))
-                        for side in ("real", "sim")
-                    }
-                    if last or (done // per_evaluation) % experiment.checkpoint_every == 0:
-                        save()
-                elif done % 2 == 0:
-                    jax.block_until_ready(metrics)  # keeps the queue, and so the answer to Ctrl-C, short
-                progress.update(updates, sim_steps, **returns)
-                if stop.wanted and not last:
-                    save()
-                    raise Interrupted
-        for log in logs:
-            log.close()
+    identity = _identity(experiment)
+    with ExitStack() as owned:
+        checkpoints = owned.enter_context(Checkpointer(folders[0] / "checkpoints"))
+        stop = owned.enter_context(_Stop())
+        state, done = _start(run, keys, worlds, checkpoints, identity)
+        logs = [owned.enter_context(RunLog(f, experiment.tensorboard, done * made.updates)) for f in folders]
+        progress = owned.enter_context(Progress(label, iterations * made.updates))
+        progress.update(done * made.updates, done * made.sim_steps)
+        waiting = []
+        while done < iterations:
+            state, metrics = run.step(state)
+            waiting.append(metrics)
+            done += 1
+            updates, last, returns = done * made.updates, done == iterations, {}
+            if done % per_evaluation == 0 or last:
+                scores = judge(state, done)
+                for i, (log, score) in enumerate(zip(logs, scores, strict=True)):
+                    log.write(updates, _means(waiting, i if many else None) | score)
+                waiting = []
+                returns = {
+                    name: float(np.mean([score[name] for score in scores])) for name in ("real_return", "sim_return")
+                }
+            else:
+                jax.block_until_ready(metrics)  # keeps the queue, and so the answer to Ctrl-C, short
+            interrupted = stop.wanted and not last
+            if last or interrupted or (returns and (done // per_evaluation) % experiment.checkpoint_every == 0):
+                checkpoints.save(done, state, {"identity": identity, "seeds": seeds})
+            progress.update(updates, done * made.sim_steps, **returns)
+            if interrupted:
+                raise Interrupted
     policies = jax.device_get(algorithm.policy(state.algorithm))
     return [
         Outcome(_pick(policies, i if many else None), done * made.updates, done * made.sim_steps)
         for i in range(len(seeds))
     ]
+
+
+def _identity(experiment: Experiment) -> str:
+    """What a checkpoint belongs to: the config without budget and folders, and the bytes of the log."""
+    free = {"updates": 0, "runs": Path(), "dataset": None, "video": False, "tensorboard": False, "test_episodes": 1}
+    log = b"" if experiment.dataset is None else experiment.dataset.read_bytes()
+    return f"{config_hash(replace(experiment, **free))}-{hashlib.sha256(log).hexdigest()}"
+
+
+def _start(run: trainer.Trainer, keys: jax.Array, worlds: Worlds, checkpoints: Checkpointer, identity: str):
+    """The first state, or the newest saved one, and the iterations done."""
+    if checkpoints.latest() is None:
+        return run.init(keys, worlds.rows), 0
+    state, meta, done = checkpoints.restore(jax.eval_shape(run.init, keys, worlds.rows))
+    if meta["identity"] != identity:
+        raise Refused(
+            f"{checkpoints.directory} holds another run: config or data differ; resume it with its own config.json"
+        )
+    return state, done
 
 
 def _pick(tree: Any, i: int | None) -> Any:
@@ -149,11 +160,13 @@ def _judge(experiment: Experiment, worlds: Worlds, algorithm: Algorithm, many: b
             episodes = evaluate.real_episodes(
                 worlds.real, policy, experiment.episodes, EVALUATION_SEED, worlds.spec.episode_length
             )
-            scores.append({
-                "real_return": float(np.mean([episode.total for episode in episodes])),
-                "real_length": float(np.mean([len(episode.rewards) for episode in episodes])),
-                "sim_return": float(np.mean(returns)),
-            })
+            scores.append(
+                {
+                    "real_return": float(np.mean([episode.total for episode in episodes])),
+                    "real_length": float(np.mean([len(episode.rewards) for episode in episodes])),
+                    "sim_return": float(np.mean(returns)),
+                }
+            )
         return scores
 
     return judge

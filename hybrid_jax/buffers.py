@@ -1,7 +1,6 @@
 """K replay stores in one storage: ring insert in place, one gather for a mixed batch."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax

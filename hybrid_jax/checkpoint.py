@@ -29,7 +29,10 @@ class Checkpointer:
 
     def save(self, step, state, meta):
         self.directory.mkdir(parents=True, exist_ok=True)
-        leaves = [jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in jax.tree.leaves(state)]
+        leaves = [
+            jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+            for x in jax.tree.leaves(state)
+        ]
         np.savez(self.directory / f"{step}.npz", *jax.device_get(leaves))
         write_atomically(self.directory / f"{step}.json", json.dumps(meta))
 
@@ -38,5 +41,8 @@ class Checkpointer:
         with np.load(self.directory / f"{step}.npz") as f:
             arrays = [f[f"arr_{i}"] for i in range(len(f.files))]
         leaves, tree = jax.tree.flatten(template)
-        out = [jax.random.wrap_key_data(a) if jax.dtypes.issubdtype(t.dtype, jax.dtypes.prng_key) else jax.numpy.asarray(a) for a, t in zip(arrays, leaves, strict=True)]
+        out = [
+            jax.random.wrap_key_data(a) if jax.dtypes.issubdtype(t.dtype, jax.dtypes.prng_key) else jax.numpy.asarray(a)
+            for a, t in zip(arrays, leaves, strict=True)
+        ]
         return jax.tree.unflatten(tree, out), json.loads((self.directory / f"{step}.json").read_text()), step

@@ -131,9 +131,7 @@ def _value(name: str, hint: Any, words: list[str]) -> Any:
     given = " ".join(words)
     members = _members(hint)
     if bool in members:
-        words = [word.capitalize() if word.lower() in ("true", "false") else word for word in words] or [
-            "True"
-        ]
+        words = [word.capitalize() if word.lower() in ("true", "false") else word for word in words] or ["True"]
     if type(None) in members and given.lower() == "none":
         words = ["None"]
     if any(typing.get_origin(member) in (tuple, list) for member in members):

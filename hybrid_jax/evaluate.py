@@ -26,7 +26,11 @@ class Episode(NamedTuple):
 
 
 def real_episode(
-    env: RealEnv, act: Callable[[np.ndarray], np.ndarray], seed: int, limit: int, frame: Callable | None = None
+    env: RealEnv,
+    act: Callable[[np.ndarray], np.ndarray],
+    seed: int,
+    limit: int,
+    frame: Callable | None = None,
 ) -> Episode:
     """Drives the real environment from a reset until it ends, or for `limit` steps.
 

@@ -100,21 +100,15 @@ def _read_actor(params: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """(arrays by name, the contract's own entries); the dense layers go in the order of their numbers."""
     leaves = dict(_leaves(params, ""))
     layers = sorted({path.rpartition("/")[0] for path in leaves if path.endswith("kernel")}, key=_natural)
-    names = {
-        f"{layer}/{part}": f"{part}_{i}" for i, layer in enumerate(layers) for part in ("kernel", "bias")
-    }
+    names = {f"{layer}/{part}": f"{part}_{i}" for i, layer in enumerate(layers) for part in ("kernel", "bias")}
     names |= {path: path.rpartition("/")[2] for path in leaves if path.endswith(_LOG_STD)}
     if not layers or names.keys() != leaves.keys():
         odd = ", ".join(sorted(names.keys() ^ leaves.keys())) or "nothing"
-        raise ValueError(
-            f"an actor of dense layers was expected; missing or unknown in its parameters: {odd}."
-        )
+        raise ValueError(f"an actor of dense layers was expected; missing or unknown in its parameters: {odd}.")
     for path, array in leaves.items():
         rank = {"kernel": 2, "bias": 1}.get(path.rpartition("/")[2], 0)
         if array.ndim != rank:
-            raise ValueError(
-                f"{path} has the shape {array.shape}, not rank {rank}; export one seed at a time."
-            )
+            raise ValueError(f"{path} has the shape {array.shape}, not rank {rank}; export one seed at a time.")
     sizes = [list(leaves[f"{layer}/kernel"].shape) for layer in layers]
     for (before, after), layer in zip(itertools.pairwise(sizes), layers[1:], strict=True):
         if before[1] != after[0]:

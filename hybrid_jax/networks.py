@@ -80,9 +80,7 @@ def critics(obs_size: int, action_size: int, hidden: tuple[int, ...], members: i
     module = MLP(hidden, 1)
 
     def init(key: Array) -> PyTree:
-        return jax.vmap(lambda k: module.init(k, jnp.zeros(obs_size + action_size)))(
-            jax.random.split(key, members)
-        )
+        return jax.vmap(lambda k: module.init(k, jnp.zeros(obs_size + action_size)))(jax.random.split(key, members))
 
     def apply(params: PyTree, obs: Array, action: Array) -> Array:
         chex.assert_axis_dimension(obs, -1, obs_size)

@@ -73,9 +73,7 @@ def plot_curve(path: Path, curves: dict[str, Curve], behaviour_return: float | N
     _save(figure, path)
 
 
-def plot_episodes(
-    path: Path, episodes: dict[str, dict[str, Any]], columns: list[tuple[str, str]], title: str
-) -> None:
+def plot_episodes(path: Path, episodes: dict[str, dict[str, Any]], columns: list[tuple[str, str]], title: str) -> None:
     """Draws one episode per policy against time, a panel per column.
 
     Each episode holds `t` [T] in seconds, an array [T] per column, and `terminated`: whether it ended in a

@@ -59,9 +59,7 @@ def _check(spec: Spec, rates: Rates, sims: tuple[SimEnv, ...]) -> None:
             raise ValueError(f"a simulator's spec {env.spec} differs from the run's {spec}; both must be one task")
 
 
-def make(
-    spec: Spec, sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rates, real_capacity: int
-) -> Trainer:
+def make(spec: Spec, sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rates, real_capacity: int) -> Trainer:
     """Builds the run's functions for one real store and K simulators (K = 0: the real world alone).
 
     real_capacity: rows of the real store (0 where there are no real data).
@@ -97,9 +95,7 @@ def make(
         def update(carry, key):
             learner, draws = carry  # the rows stay outside the carry: the loop only reads them
             mix_key, sample_key, update_key = jax.random.split(key, 3)
-            drawn, batch = store.sample(
-                stores._replace(draws=draws), sample_key, algorithm.mix(mix_key)
-            )
+            drawn, batch = store.sample(stores._replace(draws=draws), sample_key, algorithm.mix(mix_key))
             learner, metrics = algorithm.update(learner, batch, update_key)
             return (learner, drawn.draws), metrics
 

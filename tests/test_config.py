@@ -77,9 +77,7 @@ def test_an_override_sets_its_field_and_no_other(line, name, expected):
     value = getattr(getattr(got, head), rest) if rest else getattr(got, head)
     assert value == expected and type(value) is type(expected)
     if rest:
-        assert (
-            replace(got, algorithm=replace(got.algorithm, **{rest: getattr(start.algorithm, rest)})) == start
-        )
+        assert replace(got, algorithm=replace(got.algorithm, **{rest: getattr(start.algorithm, rest)})) == start
     else:
         assert replace(got, **{head: getattr(start, head)}) == start
 
@@ -169,16 +167,12 @@ def test_to_json_is_plain_and_complete():
 
 
 def test_diff_holds_the_changed_fields_only():
-    config = configs.parse(
-        DEFAULTS, ["--algorithm.beta", "0.5", "--seed", "0", "--dataset", "x"], "run.py", ""
-    )
+    config = configs.parse(DEFAULTS, ["--algorithm.beta", "0.5", "--seed", "0", "--dataset", "x"], "run.py", "")
     assert configs.diff(config, DEFAULTS) == {"algorithm.beta": 0.5, "dataset": "x"}
     assert configs.diff(DEFAULTS, DEFAULTS) == {}
 
 
 def test_the_hash_is_that_of_the_canonical_json_and_tells_configs_apart():
-    canonical = (
-        b'{"beta":0.01,"entropy_in_backup":true,"hidden":[64,64],"limits":[-1.0,1.0],"ratio":"learned"}'
-    )
+    canonical = b'{"beta":0.01,"entropy_in_backup":true,"hidden":[64,64],"limits":[-1.0,1.0],"ratio":"learned"}'
     assert configs.config_hash(Learner()) == hashlib.sha256(canonical).hexdigest()
     assert configs.config_hash(Learner(beta=0.02)) != configs.config_hash(Learner())

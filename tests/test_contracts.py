@@ -6,12 +6,14 @@ import inspect
 import pkgutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import hybrid_jax.algorithms
+from hybrid_jax.buffers import fixed_mix
 from hybrid_jax.testing import check_algorithm
-from hybrid_jax.types import Spec
+from hybrid_jax.types import Algorithm, Spec
 
 SPEC = Spec(obs_size=3, action_size=2, episode_length=10, dt=0.1)
 EXTRA = {"next_obs_std": np.ones(SPEC.obs_size, np.float32)}  # arguments of `make` beyond (config, spec)
@@ -37,45 +39,48 @@ def test_algorithm_keeps_the_contract(name):
     check_algorithm(build(name), SPEC)
 
 
-def broken_shape(sac):
+def toy() -> Algorithm:
+    """Keeps the contract and learns nothing: the state is a gain."""
+
     def update(state, batch, key):
-        state, metrics = sac.update(state, batch, key)
-        return state._replace(log_alpha=state.log_alpha[None]), metrics
+        return state + jax.random.normal(key), {"loss": jnp.mean(batch.rows.reward)}
 
-    return sac._replace(update=update)
+    def act(gain, obs):
+        return jnp.tanh(gain * obs[:, : SPEC.action_size])
 
+    def explore(gain, obs, key):
+        return jnp.tanh(jax.random.normal(key, (obs.shape[0], SPEC.action_size)))
 
-def broken_number(sac):
-    def update(state, batch, key):
-        state, metrics = sac.update(state, batch, key)
-        return state, metrics | {"critic_loss": metrics["critic_loss"] * np.nan}
-
-    return sac._replace(update=update)
+    return Algorithm(jax.random.normal, update, lambda gain: gain, explore, act, fixed_mix((2, 2)))
 
 
-def broken_key(sac):
+def with_update(spoil):
+    return toy()._replace(update=lambda state, batch, key: spoil(*toy().update(state, batch, key)))
+
+
+def forgetful():
     calls = iter(range(100))
-
-    def update(state, batch, key):
-        del key
-        jax.debug.callback(lambda: None)
-        drawn = jax.pure_callback(lambda: np.int32(next(calls)), jax.ShapeDtypeStruct((), np.int32))
-        return sac.update(state, batch, jax.random.key(drawn))
-
-    return sac._replace(update=update)
+    shape = jax.ShapeDtypeStruct((), jnp.float32)
+    return with_update(lambda s, m: (s + jax.pure_callback(lambda: np.float32(next(calls)), shape), m))
 
 
-def broken_action(sac):
-    return sac._replace(act=lambda policy, obs: 1.5 + sac.act(policy, obs))
+BROKEN = {
+    "state changes shape": lambda: with_update(lambda s, m: (s[None], m)),
+    "state changes dtype": lambda: with_update(lambda s, m: (s.astype(jnp.bfloat16), m)),
+    "metric is not finite": lambda: with_update(lambda s, m: (s, {"loss": m["loss"] / 0.0})),
+    "metric is not a scalar": lambda: with_update(lambda s, m: (s, {"loss": m["loss"][None]})),
+    "same key, other result": forgetful,
+    "action out of bounds": lambda: toy()._replace(act=lambda gain, obs: 1.5 + toy().act(gain, obs)),
+    "exploration without noise": lambda: toy()._replace(explore=lambda gain, obs, key: toy().act(gain, obs)),
+    "mix is not of integers": lambda: toy()._replace(mix=lambda key: jnp.zeros(4)),
+}
 
 
-def broken_exploration(sac):
-    return sac._replace(explore=lambda policy, obs, key: sac.act(policy, obs))
+def test_contract_accepts_the_toy():
+    check_algorithm(toy(), SPEC)
 
 
-@pytest.mark.parametrize(
-    "broken", [broken_shape, broken_number, broken_key, broken_action, broken_exploration]
-)
-def test_contract_sees_a_broken_algorithm(broken):
+@pytest.mark.parametrize("fault", BROKEN)
+def test_contract_refuses(fault):
     with pytest.raises((AssertionError, TypeError)):
-        check_algorithm(broken(build("sac")), SPEC)
+        check_algorithm(BROKEN[fault](), SPEC)

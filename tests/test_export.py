@@ -123,9 +123,7 @@ def test_loading_and_acting_need_no_jax(actor, tmp_path):
 
 def test_layers_are_taken_in_the_order_of_their_numbers():
     # Twelve layers x -> 2 x + i: any other order, such as Dense_10 before Dense_2, gives another number.
-    tree = {
-        f"Dense_{i}": {"kernel": np.full((1, 1), 2.0), "bias": np.full(1, i / 2.0**16)} for i in range(12)
-    }
+    tree = {f"Dense_{i}": {"kernel": np.full((1, 1), 2.0), "bias": np.full(1, i / 2.0**16)} for i in range(12)}
     x = 1 / 2.0**16
     for i in range(12):
         x = 2 * x + i / 2.0**16

@@ -52,9 +52,7 @@ def test_native_runs_200_free_steps_with_gymnasium(cheetah, visited):
     state = jnp.asarray(native.from_float64(states[0]))
     for t in range(200):
         state, _ = step(cheetah.model, state, jnp.asarray(actions[t]))
-        np.testing.assert_allclose(
-            native.to_float64(state, cheetah.physics.mj_model), states[t + 1], rtol=0, atol=1e-6
-        )
+        np.testing.assert_allclose(native.to_float64(state, cheetah.physics.mj_model), states[t + 1], rtol=0, atol=1e-6)
 
 
 def test_native_loses_precision_without_the_warm_start(cheetah, visited):

@@ -105,9 +105,7 @@ def test_episodes_mark_falls_and_only_falls(drawn):
     report.plot_episodes(Path("x"), EPISODES, [("tilt", "deg")], "a title")
     (axes,) = drawn[0].axes
     crosses = [line for line in axes.get_lines() if line.get_marker() == "x"]
-    assert [(cross.get_color(), cross.get_xydata().tolist()) for cross in crosses] == [
-        (COLOURS[1], [[1.0, 30.0]])
-    ]
+    assert [(cross.get_color(), cross.get_xydata().tolist()) for cross in crosses] == [(COLOURS[1], [[1.0, 30.0]])]
     np.testing.assert_array_equal(lines(axes, COLOURS[0])[0].get_xydata(), [[0, 0], [1, 1], [2, 0.5]])
     assert lines(axes, FAINT)[0].get_xydata().tolist() == [[0, 0], [2, 4]]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [

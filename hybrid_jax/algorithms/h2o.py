@@ -67,9 +67,7 @@ def make(config: Config, spec: Spec, next_obs_std: np.ndarray) -> Algorithm:
     """
     check(config, spec, next_obs_std)
     base = sac.parts(config, spec)
-    gap = dynamics_gap.make(
-        spec, config.discriminator_hidden, config.discriminator_lr, config.discriminator_noise
-    )
+    gap = dynamics_gap.make(spec, config.discriminator_hidden, config.discriminator_lr, config.discriminator_noise)
     needs_u = config.beta != 0 and config.adaptive_penalty
     needs_gap = config.importance_weight or needs_u
     samples = config.next_state_samples if needs_u else 0

@@ -104,9 +104,7 @@ def parts(config: Config, spec: Spec) -> Parts:
         value = jnp.min(critics.apply(state.target_critics, rows.next_obs, action), axis=0)
         if config.entropy_in_backup:
             value -= jnp.exp(state.log_alpha) * log_prob
-        return jax.vmap(losses.td_target)(
-            config.reward_scale * rows.reward, config.discount * rows.discount, value
-        )
+        return jax.vmap(losses.td_target)(config.reward_scale * rows.reward, config.discount * rows.discount, value)
 
     def actor_loss(params: PyTree, state: State, obs: Array, key: Array) -> tuple[Array, Array]:
         action, log_prob = distributions.sample_and_log_prob(key, *actor.apply(params, obs))

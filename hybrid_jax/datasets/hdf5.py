@@ -17,7 +17,13 @@ class Dataset(NamedTuple):
 def transitions(data):
     from hybrid_jax.types import Transition
 
-    return Transition(data.observations, data.actions, data.rewards, 1.0 - data.terminals.astype(np.float32), data.next_observations)
+    return Transition(
+        data.observations,
+        data.actions,
+        data.rewards,
+        1.0 - data.terminals.astype(np.float32),
+        data.next_observations,
+    )
 
 
 def save(path, data, attributes, mantissa_bits=None, next_observations=True):

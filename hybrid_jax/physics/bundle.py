@@ -36,17 +36,13 @@ def resolve_engine(engine: Engine) -> str:
         raise ValueError(f"engine {engine!r} is not known; use one of auto, mjx, mjx-warp, native")
     if engine == "mjx-warp":
         if backend not in ("gpu", "cuda"):
-            raise ValueError(
-                f"engine 'mjx-warp' needs an NVIDIA GPU, JAX runs on {backend!r} here; use mjx or native"
-            )
+            raise ValueError(f"engine 'mjx-warp' needs an NVIDIA GPU, JAX runs on {backend!r} here; use mjx or native")
         if importlib.util.find_spec("warp") is None:
             raise ValueError("engine 'mjx-warp' needs the package warp-lang; pip install 'hybrid_jax[warp]'")
     return engine
 
 
-def make(
-    mj_model: mujoco.MjModel, *, frame_skip: int, engine: Engine = "auto", threads: int | None = None
-) -> Physics:
+def make(mj_model: mujoco.MjModel, *, frame_skip: int, engine: Engine = "auto", threads: int | None = None) -> Physics:
     """Builds the bundle for a MuJoCo model.
 
     frame_skip: physics steps per control step. threads: host threads of `native` (None: one per core).

@@ -49,9 +49,7 @@ def _owner(model: mujoco.MjModel, name: str):
 
 def constants(model: mujoco.MjModel) -> PhysicsModel:
     """Reads the record out of a MuJoCo model: leaves are numpy float32 arrays."""
-    return PhysicsModel(
-        *(np.array(getattr(_owner(model, name), name), np.float32) for name in PhysicsModel._fields)
-    )
+    return PhysicsModel(*(np.array(getattr(_owner(model, name), name), np.float32) for name in PhysicsModel._fields))
 
 
 def with_constants(model: mujoco.MjModel, record: PhysicsModel) -> mujoco.MjModel:
@@ -88,9 +86,7 @@ def pack(record: PhysicsModel) -> Array:
 def unpack(vector: np.ndarray, like: PhysicsModel) -> PhysicsModel:
     """The inverse of `pack` on the host."""
     sizes = np.cumsum([leaf.size for leaf in like])[:-1]
-    return PhysicsModel(
-        *(part.reshape(leaf.shape) for part, leaf in zip(np.split(vector, sizes), like, strict=True))
-    )
+    return PhysicsModel(*(part.reshape(leaf.shape) for part, leaf in zip(np.split(vector, sizes), like, strict=True)))
 
 
 def batch_axes(record: PhysicsModel, model: mujoco.MjModel) -> PhysicsModel | None:

@@ -88,9 +88,7 @@ class _Engine:
         """Runs work(data, low, high) over [0, count) in equal parts, one MjData a thread."""
         parts = min(self.threads, max(1, count // _CHUNK))
         bounds = [count * i // parts for i in range(parts + 1)]
-        futures = [
-            self.pool.submit(work, self.data[i], bounds[i], bounds[i + 1]) for i in range(1, parts)
-        ]
+        futures = [self.pool.submit(work, self.data[i], bounds[i], bounds[i + 1]) for i in range(1, parts)]
         work(self.data[0], bounds[0], bounds[1])
         for future in futures:
             future.result()
@@ -120,7 +118,12 @@ class _Engine:
         packed[:, columns["ctrl"]] = ctrl
         before = packed[:, columns["qpos"]].copy()
         rows = list(packed)  # one view a row, made once
-        set_state, get_state, step, skip = mujoco.mj_setState, mujoco.mj_getState, mujoco.mj_step, self.frame_skip
+        set_state, get_state, step, skip = (
+            mujoco.mj_setState,
+            mujoco.mj_getState,
+            mujoco.mj_step,
+            self.frame_skip,
+        )
 
         def work(data, low, high):
             for model, row in zip(models[low:high], rows[low:high], strict=True):
