@@ -1,8 +1,18 @@
-"""K replay stores in one storage: ring insert in place, one gather for a mixed batch."""
+"""K replay stores in one storage: ring insert in place, and one gather for a batch mixed from all of them.
 
-from collections.abc import Callable
+Store k is the segment [offset_k, offset_k + capacity_k) of every leaf; offsets and capacities are static, heads
+and sizes are arrays. A mix says from which store each row of a batch comes, so neither the shares nor a
+schedule of them shapes the program.
+
+Donate the state: without `donate_argnums` the compiler must keep the old storage, and each insert copies it.
+"""
+
+import math
+import operator
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,44 +21,159 @@ from hybrid_jax.types import Array, Batch, BufferState, PyTree
 
 
 class MultiBuffer(NamedTuple):
-    init: Callable
-    add: Callable
-    sample: Callable
-    capacities: tuple[int, ...]
+    """Replay stores with one row type; pure functions, to be jitted, scanned and vmapped by the caller."""
+
+    init: Callable  # (one row: arrays or ShapeDtypeStructs without a batch axis) -> empty BufferState
+    add: Callable  # (BufferState, k, rows [R, ...], count = R) -> BufferState
+    sample: Callable  # (BufferState, key, source [B] int32) -> (BufferState, Batch)
+    capacities: tuple[int, ...]  # [K] rows that each store can hold
 
 
-def multi_buffer(capacities: tuple[int, ...]) -> MultiBuffer:
-    offsets = np.concatenate([[0], np.cumsum(capacities)]).astype(np.int32)
+def multi_buffer(capacities: Sequence[int]) -> MultiBuffer:
+    """K stores of the given capacities, oldest rows overwritten first. Raises ValueError for a capacity below 1."""
+    capacities = tuple(operator.index(capacity) for capacity in capacities)
+    if not capacities or min(capacities) < 1:
+        raise ValueError(f"capacities {capacities}: give at least one store, each of at least 1 row")
+    stores, total = len(capacities), sum(capacities)
+    if total >= 2**30:  # add numbers dropped rows from `total` on, in int32
+        raise ValueError(f"capacities {capacities} hold {total} rows together; stay below 2**30 = {2**30}")
+    offsets = np.cumsum((0, *capacities[:-1]), dtype=np.int32)
 
     def init(example: PyTree) -> BufferState:
-        data = jax.tree.map(lambda x: jnp.zeros((int(offsets[-1]), *x.shape), x.dtype), example)
-        k = len(capacities)
-        return BufferState(data, jnp.zeros(k, jnp.int32), jnp.zeros(k, jnp.int32), jnp.zeros(k, jnp.uint32))
+        """Empty stores for rows like `example`."""
+        data = jax.tree.map(lambda leaf: jnp.zeros((total, *leaf.shape), leaf.dtype), example)
+        head, size = jnp.zeros(stores, jnp.int32), jnp.zeros(stores, jnp.int32)
+        return BufferState(data, head, size, jnp.zeros(stores, jnp.uint32))
 
-    def add(state: BufferState, k: int, rows: PyTree, count=None) -> BufferState:
-        r = jax.tree.leaves(rows)[0].shape[0]
-        count = jnp.int32(r if count is None else count)
-        lane = jnp.arange(r, dtype=jnp.int32)
-        index = int(offsets[k]) + (state.head[k] + lane) % capacities[k]
-        index = jnp.where(lane < count, index, int(offsets[-1]))
-        data = jax.tree.map(lambda d, x: d.at[index].set(x, mode="drop", unique_indices=True), state.data, rows)
-        head = state.head.at[k].set((state.head[k] + count) % capacities[k])
-        size = state.size.at[k].set(jnp.minimum(state.size[k] + count, capacities[k]))
+    def add(state: BufferState, k: int, rows: PyTree, count: Array | int | None = None) -> BufferState:
+        """Writes the first `count` of the rows [R, ...] over the oldest of store k, in place where donated.
+
+        k is static; count may be a traced integer (clipped to [0, R]), so a chunk that is part full needs no
+        other program. Raises ValueError while tracing for rows that are not like the stored ones, R above the
+        capacity, or a k or Python-int count out of range.
+        """
+        if not 0 <= operator.index(k) < stores:
+            raise ValueError(f"store {k} does not exist; there are {stores}, counted from 0")
+        chunk = _check_rows(state.data, rows)
+        if chunk > capacities[k]:
+            raise ValueError(f"{chunk} rows at once do not fit into store {k} of capacity {capacities[k]}; add fewer")
+        valid = _valid_rows(count, chunk)
+        lane = jnp.arange(chunk, dtype=jnp.int32)
+        ring = offsets[k] + (state.head[k] + lane) % capacities[k]
+        # A dropped row gets an index of its own past the end, which keeps the promise of unique indices.
+        index = jnp.where(lane < valid, ring, total + lane)
+        data = jax.tree.map(
+            lambda stored, new: stored.at[index].set(new, mode="drop", unique_indices=True), state.data, rows
+        )
+        head = state.head.at[k].set((state.head[k] + valid) % capacities[k])
+        size = state.size.at[k].set(jnp.minimum(state.size[k] + valid, capacities[k]))
         return BufferState(data, head, size, state.draws)
 
     def sample(state: BufferState, key: Array, source: Array) -> tuple[BufferState, Batch]:
+        """Row i is uniform over the valid rows of store source[i], with replacement; counted in `draws`.
+
+        Every source must lie in [0, K) and name a store with rows: see `require_rows`.
+        """
+        chex.assert_rank(source, 1)
+        chex.assert_type(source, jnp.int32)
+        # randint with an array bound is uniform for stores of any size; a float32 draw times the size is not.
         row = jax.random.randint(key, source.shape, 0, state.size[source])
-        index = jnp.asarray(offsets[:-1])[source] + row
-        rows = jax.tree.map(lambda d: d[index], state.data)
-        return state._replace(draws=state.draws.at[source].add(jnp.uint32(1))), Batch(rows, source)
+        index = jnp.asarray(offsets)[source] + row
+        rows = jax.tree.map(lambda stored: stored.at[index].get(mode="promise_in_bounds"), state.data)
+        drawn = jnp.sum(source[None, :] == jnp.arange(stores)[:, None], axis=1, dtype=jnp.uint32)
+        return state._replace(draws=state.draws + drawn), Batch(rows, source)
 
     return MultiBuffer(init, add, sample, capacities)
 
 
-def fixed_mix(counts: tuple[int, ...]) -> Callable[[Array], Array]:
-    source = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
-    return lambda key: jnp.asarray(source)
+def fixed_mix(counts: Sequence[int]) -> Callable[[Array], Array]:
+    """key -> source [sum of counts] int32: exactly counts[k] rows of store k, in store order; no randomness."""
+    counts = tuple(operator.index(count) for count in counts)
+    if min(counts, default=0) < 0 or sum(counts) < 1:
+        raise ValueError(f"counts {counts} of a mix must not be negative and must add up to at least 1 row")
+    source = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+
+    def mix(key: Array) -> Array:
+        del key
+        return jnp.asarray(source)
+
+    return mix
 
 
-def memory_bytes(capacities, example) -> int:
-    return sum(capacities) * sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(example))
+def random_mix(batch: int) -> Callable[[Array, Array], Array]:
+    """(key, beta [K]) -> source [batch] int32, i.i.d. with P(source = j) = beta_j / sum(beta).
+
+    beta >= 0 is an array and may follow a schedule without a new trace; a store with beta_j = 0 is never drawn.
+    Close over it where one argument is wanted: `lambda key: mix(key, beta)`.
+    Source: Di-Castro Shashua, Di Castro and Mannor 2021, arXiv 2110.00445: store j is drawn from at rate beta_j.
+    """
+    if batch < 1:
+        raise ValueError(f"a mix of {batch} rows cannot be learned from; the batch must be at least 1")
+
+    def mix(key: Array, beta: Array) -> Array:
+        chex.assert_rank(beta, 1)
+        chex.assert_type(beta, float)
+        return jax.random.categorical(key, jnp.log(beta), shape=(batch,)).astype(jnp.int32)
+
+    return mix
+
+
+def concatenate_mixes(*mixes: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """key -> the sources of all the mixes, one after the other, each drawn with a key of its own."""
+
+    def mix(key: Array) -> Array:
+        keys = jax.random.split(key, len(mixes))
+        return jnp.concatenate([part(own) for part, own in zip(mixes, keys, strict=True)])
+
+    return mix
+
+
+def require_rows(state: BufferState, shares: Sequence[float]) -> None:
+    """Raises ValueError on the host where a store that is drawn from is empty.
+
+    shares [K]: the counts of a fixed mix or the beta of a random one; only whether one is above 0 matters.
+    The state may carry a leading axis of seeds.
+    """
+    sizes = np.asarray(state.size)
+    sizes = sizes.reshape(-1, sizes.shape[-1]).min(axis=0)
+    if len(shares) != len(sizes):
+        raise ValueError(f"{len(shares)} shares {tuple(shares)} for {len(sizes)} stores; give one for each store")
+    for k, (share, size) in enumerate(zip(shares, sizes, strict=True)):
+        if share > 0 and size == 0:
+            raise ValueError(f"store {k} is empty but has share {share} of each batch; add rows first or set it to 0")
+
+
+def memory_bytes(capacities: Sequence[int], example: PyTree) -> int:
+    """Bytes of the storage for rows like `example` (arrays or ShapeDtypeStructs without a batch axis)."""
+    row = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(example))
+    return sum(capacities) * row
+
+
+def _check_rows(data: PyTree, rows: PyTree) -> int:
+    """R, once every leaf of the rows is [R, ...] with the stored shape and dtype; raises ValueError otherwise."""
+    stored, structure = jax.tree_util.tree_flatten_with_path(data)
+    if jax.tree.structure(rows) != structure:
+        raise ValueError(f"the rows are {jax.tree.structure(rows)}, the stores hold {structure}; give the same tree")
+    new = jax.tree.leaves(rows)
+    chunk = next((leaf.shape[0] for leaf in new if leaf.ndim), 0)
+    for (path, old), leaf in zip(stored, new, strict=True):
+        want = (chunk, *old.shape[1:])
+        if leaf.shape != want or leaf.dtype != old.dtype:
+            raise ValueError(
+                f"rows{jax.tree_util.keystr(path)} is {leaf.dtype}{list(leaf.shape)},"
+                f" the stores need {old.dtype}{list(want)}; reshape or cast it"
+            )
+    return chunk
+
+
+def _valid_rows(count: Array | int | None, chunk: int) -> Array:
+    """The number of rows to write [] int32."""
+    if count is None:
+        return jnp.int32(chunk)
+    if isinstance(count, int):
+        if not 0 <= count <= chunk:
+            raise ValueError(f"count {count} of valid rows is not in 0 to {chunk}, the rows given")
+        return jnp.int32(count)
+    chex.assert_rank(count, 0)
+    chex.assert_type(count, int)
+    return jnp.clip(jnp.asarray(count).astype(jnp.int32), 0, chunk)

@@ -1,48 +1,73 @@
-"""Whole-state checkpoints: orbax for the arrays."""
+"""Whole-state checkpoints that verify: orbax holds the arrays, our manifest says what is good.
 
+A step is a folder `<step>/` with orbax's `arrays/` and, written last, `manifest.json`: schema, meta, and for
+each leaf its path, shape, dtype and SHA-256. A step without a manifest does not exist; one whose content
+differs from its manifest is never handed out.
+"""
+
+import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 
 from hybrid_jax.metrics import write_atomically
+from hybrid_jax.types import PyTree
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+class CheckpointError(ValueError):
+    """No checkpoint can be given out; the sentence says why."""
+
+
+class _Damaged(Exception):
+    """This checkpoint cannot be read as it was written; an older one may be good."""
 
 
 class Checkpointer:
+    """Saves and restores a whole state in `directory`; the newest `keep` checkpoints stay.
+
+    Saving is synchronous and copies to the host first, so the state may be donated right after. `skipped`
+    tells, after `restore`, which newer checkpoints were damaged and how.
+    """
+
     def __init__(self, directory: Path, keep: int = 2):
+        if keep < 1:
+            raise ValueError(f"keep is {keep}; at least 1 checkpoint must stay")
         self.directory = Path(directory).resolve()
         self.keep = keep
+        self.skipped: list[str] = []
+        self._orbax = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
 
-    def __enter__(self):
+    def __enter__(self) -> "Checkpointer":
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def close(self):
-        pass
+    def close(self) -> None:
+        self._orbax.close()
 
-    def latest(self):
-        steps = [int(p.stem) for p in self.directory.glob("*.npz")]
-        return max(steps, default=None)
+    def latest(self) -> int | None:
+        """The newest step with a manifest."""
+        return max(self._steps(), default=None)
 
-    def save(self, step, state, meta):
-        self.directory.mkdir(parents=True, exist_ok=True)
-        leaves = [
-            jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-            for x in jax.tree.leaves(state)
-        ]
-        np.savez(self.directory / f"{step}.npz", *jax.device_get(leaves))
-        write_atomically(self.directory / f"{step}.json", json.dumps(meta))
+    def save(self, step: int, state: PyTree, meta: dict[str, Any]) -> None:
+        """Writes the state as checkpoint `step` and then removes those beyond the newest `keep`.
 
-    def restore(self, template):
-        step = self.latest()
-        with np.load(self.directory / f"{step}.npz") as f:
-            arrays = [f[f"arr_{i}"] for i in range(len(f.files))]
-        leaves, tree = jax.tree.flatten(template)
-        out = [
-            jax.random.wrap_key_data(a) if jax.dtypes.issubdtype(t.dtype, jax.dtypes.prng_key) else jax.numpy.asarray(a)
-            for a, t in zip(arrays, leaves, strict=True)
-        ]
-        return jax.tree.unflatten(tree, out), json.loads((self.directory / f"{step}.json").read_text()), step
+        meta: what JSON can hold; `restore` gives it back. A checkpoint of the same step is replaced.
+        """
+        leaves = _described(state)
+        arrays = {name: np.asarray(array) for name, array in jax.device_get(_stored(state)).items()}
+        folder = self.directory / str(step)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._orbax.save(folder / "arrays", {_slot(i): arrays[name] for i, name in enumerate(leaves) if arrays[name].size})

@@ -123,7 +123,8 @@ def jitted(trainer: Trainer) -> Trainer:
 
 def over_seeds(trainer: Trainer) -> Trainer:
     """S runs in one program: keys [S], every leaf of the state [S, ...]; the real rows are shared."""
+    step = jax.jit(jax.vmap(trainer.step, in_axes=(0, None, None)), donate_argnums=0)
     return trainer._replace(
         init=jax.jit(jax.vmap(trainer.init, in_axes=(0, None))),
-        step=jax.jit(jax.vmap(trainer.step, in_axes=(0, None, None)), donate_argnums=0),
+        step=lambda state, rows=None, count=None: step(state, rows, count),
     )

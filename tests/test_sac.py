@@ -110,7 +110,7 @@ def test_entropy_leaves_the_backup(state, batch):
     expected = numpy_losses(config, state, batch.rows, jax.random.key(7))["critic_loss"]
     np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=1e-5)
     with_entropy = numpy_losses(CONFIG, state, batch.rows, jax.random.key(7))["critic_loss"]
-    assert abs(expected - with_entropy) > 0.01  # the comparison can fail
+    assert abs(expected - with_entropy) > 1e-3  # the comparison can fail
 
 
 # order of one update ------------------------------------------------------------------------------
@@ -119,33 +119,24 @@ def test_entropy_leaves_the_backup(state, batch):
 def test_gradients_are_taken_at_the_old_state(state, batch, updated):
     """Central differences of the numpy losses, everything old, along a random direction of each tree."""
     new = updated[0]
-    rows, key = batch.rows, jax.random.key(7)
-    first_moment = {
-        "actor": new.actor_optimiser[0].mu,
-        "critics": new.critic_optimiser[0].mu,
-        "log_alpha": new.temperature_optimiser[0].mu,
+    log_prob = -numpy_losses(CONFIG, state, batch.rows, jax.random.key(7))["entropy"]
+
+    def named(name):
+        return lambda state: numpy_losses(CONFIG, state, batch.rows, jax.random.key(7))[name]
+
+    losses_and_moments = {
+        "actor": (named("actor_loss"), new.actor_optimiser),
+        "critics": (named("critic_loss"), new.critic_optimiser),
+        "log_alpha": (lambda s: -s.log_alpha * (log_prob - SPEC.action_size), new.temperature_optimiser),
     }
-    frozen_log_prob = -numpy_losses(CONFIG, state, rows, key)["entropy"]
-
-    def loss(name, tree):
-        if name == "log_alpha":
-            return -float(tree) * (frozen_log_prob - SPEC.action_size)
-        wanted = {"actor": "actor_loss", "critics": "critic_loss"}[name]
-        y_state = numpy_losses_with(state, name, tree)
-        return y_state[wanted]
-
-    def numpy_losses_with(state, name, tree):
-        if name == "actor":  # the target's action keeps the old policy; only the actor loss is asked for
-            return numpy_losses(CONFIG, state._replace(actor=tree), rows, key)
-        return numpy_losses(CONFIG, state._replace(critics=tree), rows, key)
-
     rng = np.random.default_rng(0)
-    for name, moment in first_moment.items():
+    for name, (loss, optimiser) in losses_and_moments.items():
         old = jax.tree.map(np.float64, getattr(state, name))
         way = jax.tree.map(lambda x: rng.standard_normal(np.shape(x)), old)
-        ends = [loss(name, jax.tree.map(lambda x, d, e=e: x + e * d, old, way)) for e in (1e-6, -1e-6)]
-        expected = (ends[0] - ends[1]) / 2e-6
-        slope = sum(np.sum(10 * np.float64(m) * d) for m, d in zip(*map(jax.tree.leaves, (moment, way)), strict=True))
+        ahead, behind = (jax.tree.map(lambda x, d, e=e: x + e * d, old, way) for e in (1e-6, -1e-6))
+        expected = (loss(state._replace(**{name: ahead})) - loss(state._replace(**{name: behind}))) / 2e-6
+        gradient = jax.tree.map(lambda m: 10 * np.float64(m), optimiser[0].mu)  # Adam's first moment is g/10
+        slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: np.sum(g * d), gradient, way)))
         np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
@@ -170,7 +161,7 @@ def test_policy_hands_out_the_average_or_the_live_weights(algorithm, state):
     assert algorithm.policy(state) is state.averaged_actor
     plain = sac.make(replace(CONFIG, policy_average=0.0), SPEC)
     assert plain.policy(state) is state.actor
-    assert plain.init(jax.random.key(0)).averaged_actor == ()
+    assert jax.eval_shape(plain.init, jax.random.key(0)).averaged_actor == ()
 
 
 def test_acting_against_numpy(algorithm, state):
@@ -204,7 +195,7 @@ def test_bandit_with_a_known_answer():
         return algorithm.update(state, Batch(rows, jnp.ones(64, jnp.int32)), update_key)
 
     run = jax.jit(lambda state, keys: jax.lax.scan(step, state, keys)[0])
-    state = run(algorithm.init(jax.random.key(0)), jax.random.split(jax.random.key(1), 1500))
+    state = run(algorithm.init(jax.random.key(0)), jax.random.split(jax.random.key(1), 1000))
     obs = jnp.linspace(-0.4, 0.4, 5)[:, None]
     np.testing.assert_allclose(algorithm.act(algorithm.policy(state), obs), obs, atol=0.15)
     q = networks.critics(1, 1, config.hidden).apply(state.critics, obs, -obs)

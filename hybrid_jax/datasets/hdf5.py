@@ -1,41 +1,422 @@
-"""D4RL-layout HDF5 files."""
+"""Data sets in D4RL's HDF5 layout, read with suspicion and written to last.
 
-from typing import NamedTuple
+Keys: observations, actions, rewards, terminals and, if there, timeouts and next_observations; D4RL's groups
+`infos` and `metadata` are passed over. A compact layout of our own has no next_observations but
+final_observations [E, O], the true last observation of each episode in order, and loses nothing.
 
+A foreign file without either has no successor for the last row of an episode. Such rows are dropped, terminal
+ones too, because the dynamics-gap discriminators look at every successor: the learner then sees no death in the
+data. The row before a dropped end becomes a timeout, so that episodes stay apart. The loader says how many.
+"""
+
+import json
+import math
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import h5py
 import numpy as np
+from h5py.h5l import TYPE_HARD
+
+from hybrid_jax.datasets import checks
+from hybrid_jax.datasets.checks import DatasetError, Fault, Report
+from hybrid_jax.types import Spec, Transition
+
+FORMAT = "hybrid_jax 1"
+"""Value of the attribute `format`; only files that carry it have their attributes read."""
+
+MAX_NAMES = 1000  # names in the root group, attributes of the root group
+MAX_ATTRIBUTE = 2**16  # [bytes]
+BOMB_BYTES, BOMB_RATIO = 2**30, 100  # larger than this AND this many times what is stored: refused
+PASSED_OVER = {"infos", "metadata"}
+CHUNK_ROWS = 16384  # one column a chunk: neighbouring values of one quantity compress best
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+_READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
+_MANTISSA = 23  # bits stored in a float32
 
 
 class Dataset(NamedTuple):
-    observations: np.ndarray  # [D, O]
-    actions: np.ndarray  # [D, A]
-    rewards: np.ndarray  # [D]
-    next_observations: np.ndarray  # [D, O]
-    terminals: np.ndarray  # [D] bool
-    timeouts: np.ndarray  # [D] bool
+    """Rows in the order of recording; the successor is true in every row."""
+
+    observations: np.ndarray  # [D, O] float32
+    actions: np.ndarray  # [D, A] float32 in [-1, 1]
+    rewards: np.ndarray  # [D] float32
+    next_observations: np.ndarray  # [D, O] float32
+    terminals: np.ndarray  # [D] bool: the task ended
+    timeouts: np.ndarray  # [D] bool: the recording of the episode ended, the task did not
+    attributes: Mapping[str, Any] = MappingProxyType({})  # how the file was made; "dropped": rows left out
+    warnings: tuple[str, ...] = ()  # what the check found odd
 
 
-def transitions(data):
-    from hybrid_jax.types import Transition
+class _Contents(NamedTuple):
+    arrays: dict[str, np.ndarray]
+    faults: list[Fault]
+    ignored: list[str]  # names of the root group outside the layout
+    attributes: dict[str, Any]
 
-    return Transition(
-        data.observations,
-        data.actions,
-        data.rewards,
-        1.0 - data.terminals.astype(np.float32),
-        data.next_observations,
+
+def load(path: str | os.PathLike, spec: Spec | None = None) -> Dataset:
+    """Reads and checks a file.
+
+    spec: the environment that the rows must fit; None takes the widths from the file.
+    Raises DatasetError with every fault, each with its key, first bad row and count.
+    """
+    contents, report = _checked(Path(path), spec, None)
+    if report.errors:
+        raise DatasetError(report.name, report.errors)
+    dropped = _dropped(contents.arrays)
+    attributes = contents.attributes | ({"dropped": dropped} if dropped else {})
+    return _with_successors(contents.arrays)._replace(attributes=attributes, warnings=checks.sentences(report.warnings))
+
+
+def check(path: str | os.PathLike, spec: Spec | None = None, reward_range: tuple[float, float] | None = None) -> Report:
+    """What `load` would say of a file, without raising."""
+    try:
+        return _checked(Path(path), spec, reward_range)[1]
+    except DatasetError as error:
+        return Report(error.name, error.faults, ())
+
+
+def transitions(dataset: Dataset) -> Transition:
+    """The rows in the stores' form: discount 0 at terminals, 1 elsewhere, also at timeouts.
+
+    Raises DatasetError if an action lies outside [-1, 1].
+    """
+    if faults := checks.outside("actions", dataset.actions, -1.0, 1.0):
+        raise DatasetError("data", faults)
+    discount = 1.0 - dataset.terminals.astype(np.float32)
+    columns: Any = (dataset.observations, dataset.actions, dataset.rewards, discount, dataset.next_observations)
+    return Transition(*columns)
+
+
+def save(
+    path: str | os.PathLike,
+    dataset: Dataset,
+    attributes: Mapping[str, Any],
+    mantissa_bits: int | None = None,
+    next_observations: bool = True,
+    overwrite: bool = False,
+) -> None:
+    """Writes a file, whole or not at all; the same rows and attributes give the same bytes.
+
+    attributes: how the data were made, values of JSON.
+    mantissa_bits: float precision kept, relative error <= 2^-(bits + 1); None keeps all 23.
+    next_observations: False writes the compact layout.
+    Raises DatasetError for what `load` would refuse, FileExistsError unless told to overwrite.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another name or say overwrite")
+    if mantissa_bits is not None and not 1 <= mantissa_bits <= _MANTISSA:
+        raise ValueError(f"mantissa_bits is {mantissa_bits}, wanted is 1 to {_MANTISSA}")
+    arrays = {key: np.asarray(getattr(dataset, key)) for key in Dataset._fields if key in checks.KEYS}
+    if faults := checks.check(arrays).errors:
+        raise DatasetError(str(path), faults)
+    bits = _MANTISSA if mantissa_bits is None else mantissa_bits
+    for key in arrays:
+        arrays[key] = arrays[key].astype(bool) if key in checks.FLAGS else rounded(arrays[key], bits)
+    if not next_observations:
+        arrays = _compact(path, arrays)
+    about = {
+        "format": FORMAT,
+        "mantissa_bits": bits,
+        "relative_rounding_error": 0.0 if bits == _MANTISSA else 2.0 ** -(bits + 1),
+        "versions": {"h5py": h5py.version.version, "hdf5": h5py.version.hdf5_version},
+    }
+    _write(path, arrays, {key: _encoded(path, key, value) for key, value in (dict(attributes) | about).items()})
+
+
+def rounded(values: np.ndarray, mantissa_bits: int) -> np.ndarray:
+    """float32 values with their mantissa rounded to `mantissa_bits`, to nearest, ties to even.
+
+    |rounded - x| <= 2^-(mantissa_bits + 1) |x| for normal x; what would become infinite stays as it is.
+    """
+    values = np.ascontiguousarray(values, np.float32)
+    drop = _MANTISSA - mantissa_bits
+    if drop == 0:
+        return values
+    pattern = values.view(np.uint32)
+    odd = (pattern >> np.uint32(drop)) & np.uint32(1)
+    up = pattern + np.uint32((1 << (drop - 1)) - 1) + odd
+    kept = (up & np.uint32(0xFFFFFFFF ^ ((1 << drop) - 1))).view(np.float32)
+    return np.where(np.isfinite(values) & np.isfinite(kept), kept, values)
+
+
+def _encoded(path: Path, key: str, value: Any) -> np.bytes_:
+    """JSON in ASCII, of fixed length: h5py's strings of variable length carry no checksum."""
+    try:
+        text = json.dumps(value, allow_nan=False, sort_keys=True).encode("ascii")
+    except (TypeError, ValueError) as error:
+        raise DatasetError(str(path), [Fault(f"attribute {key}", None, 1, f"is not JSON: {error}")]) from error
+    if len(text) >= MAX_ATTRIBUTE:
+        raise DatasetError(str(path), [Fault(f"attribute {key}", None, 1, f"is longer than {MAX_ATTRIBUTE:,} bytes")])
+    return np.bytes_(text)
+
+
+def _compact(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Keeps of the successors only the last of each episode."""
+    ends = arrays["terminals"] | arrays["timeouts"]
+    following = arrays.pop("next_observations")
+    lost = checks.broken(arrays["observations"], following) & ~ends
+    if lost.any():
+        sentence = (
+            f"differs from the next row inside an episode, so next_observations must be written: {lost.sum():,} rows"
+        )
+        raise DatasetError(str(path), [Fault("next_observations", int(lost.argmax()), int(lost.sum()), sentence)])
+    return arrays | {"final_observations": following[_last_rows(ends)]}
+
+
+def _last_rows(ends: np.ndarray) -> np.ndarray:
+    """Last row of each episode, also of an open last one."""
+    return np.append(checks.episode_starts(ends)[1:] - 1, len(ends) - 1)
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, np.bytes_]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with _created(partial) as file:
+            for key, value in attributes.items():
+                file.attrs[key] = value
+            for key, array in arrays.items():
+                chunk = (min(len(array), CHUNK_ROWS), *(1,) * (array.ndim - 1))
+                file.create_dataset(
+                    key,
+                    data=array,
+                    chunks=chunk,
+                    compression="gzip",
+                    shuffle=True,
+                    fletcher32=True,
+                    track_times=False,
+                )
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _created(path: Path) -> h5py.File:
+    """A new file whose metadata carry checksums (format of HDF5 1.10) and no times."""
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access))
+
+
+def _checked(path: Path, spec: Spec | None, reward_range: tuple[float, float] | None) -> tuple[_Contents, Report]:
+    contents = _read(path)
+    report = checks.check(
+        contents.arrays,
+        spec,
+        str(path),
+        reward_range=reward_range,
+        known=contents.faults,
+        ignored=contents.ignored,
     )
+    if not report.errors and (dropped := _dropped(contents.arrays)):
+        told, rows = (_told(dropped, len(contents.arrays["rewards"])),), len(contents.arrays["rewards"])
+        if sum(dropped.values()) == rows:
+            report = report._replace(errors=told, warnings=())
+        else:
+            report = report._replace(warnings=report.warnings + told)
+    return contents, report
 
 
-def save(path, data, attributes, mantissa_bits=None, next_observations=True):
-    import h5py
+def _read(path: Path) -> _Contents:
+    """Reads the layout's columns and nothing else; raises DatasetError where nothing can be read."""
+    problem = _not_a_file(path)
+    if problem is None:
+        try:
+            with h5py.File(path, "r") as file:
+                return _contents(file, path)
+        except DatasetError:
+            raise
+        except _READ_ERRORS as error:
+            problem = f"is damaged, cut short or still being written ({_first_line(error)})"
+    raise DatasetError(str(path), [Fault("file", None, 1, problem)])
 
-    with h5py.File(path, "w") as f:
-        for k, v in data._asdict().items():
-            f.create_dataset(k, data=v, compression="gzip", shuffle=True)
+
+def _not_a_file(path: Path) -> str | None:
+    """Why there is no HDF5 file at the path, found without opening what might block."""
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            return "is a folder"
+        if not stat.S_ISREG(status.st_mode):
+            return "is not a regular file"
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        return "is not there"
+    except OSError as error:
+        return f"cannot be opened ({error.strerror})"
+    if status.st_size == 0:
+        return "is empty"
+    return None if h5py.is_hdf5(path) else "is not an HDF5 file, or its head is damaged"
 
 
-def load(path, spec=None):
-    import h5py
+def _contents(file: h5py.File, path: Path) -> _Contents:
+    names = file.id.get_num_objs()
+    if names > MAX_NAMES:
+        raise DatasetError(
+            str(path), [Fault("file", None, names, f"holds {names:,} names, at most {MAX_NAMES:,} are read")]
+        )
+    faults, columns = [], {}
+    for key in checks.KEYS:
+        if file.id.links.exists(key.encode()):
+            try:
+                problem = _unsafe(file, key)
+            except _READ_ERRORS as error:
+                problem = f"cannot be read ({_first_line(error)})"
+            if problem is None:
+                columns[key] = file[key]
+            else:
+                faults.append(Fault(key, None, 1, problem))
+    faults += _too_large(columns, path)
+    arrays = {}
+    for key, column in columns.items():
+        if key not in {fault.key for fault in faults}:
+            try:
+                arrays[key] = _values(key, column)
+            except _READ_ERRORS as error:
+                faults.append(Fault(key, None, 1, f"cannot be read ({_first_line(error)})"))
+    ignored = [str(name) for name in file if name not in checks.KEYS and name not in PASSED_OVER]
+    return _Contents(arrays, faults, ignored, _attributes(file, path))
 
-    with h5py.File(path) as f:
-        return Dataset(*(f[k][()] for k in Dataset._fields))
+
+def _unsafe(file: h5py.File, key: str) -> str | None:
+    """Why a name must not be read: it could lead to another file, run a plug-in or hide what it holds."""
+    if file.id.links.get_info(key.encode()).type != TYPE_HARD:
+        return "is a link to another place, wanted is the data itself"
+    column = file[key]
+    if not isinstance(column, h5py.Dataset):
+        return "is a group or a type, wanted is an array"
+    plan = column.id.get_create_plist()
+    if column.is_virtual or plan.get_external_count() > 0:
+        return "lies in another file, wanted is the data itself"
+    if {plan.get_filter(i)[0] for i in range(plan.get_nfilters())} - _FILTERS:
+        return "is packed by a filter other than gzip, lzf, shuffle and fletcher32"
+    if column.dtype.kind not in "bfiu" or column.dtype.metadata is not None:
+        return f"has type {column.dtype}, wanted are plain numbers"
+    if column.shape is None:
+        return "has no values"
+    return None
+
+
+def _too_large(columns: Mapping[str, h5py.Dataset], path: Path) -> list[Fault]:
+    """Sizes that the file declares, against what it stores and what the memory holds; nothing is read yet."""
+    faults, total, on_disk = [], 0, path.stat().st_size
+    for key, column in columns.items():
+        # float32 beside the stored type, and one chunk unpacked
+        count, one = math.prod(column.shape), column.dtype.itemsize
+        declared = count * (one + 4) + math.prod(column.chunks or (0,)) * one
+        stored = column.id.get_storage_size()
+        total += declared
+        if declared > BOMB_BYTES and declared > BOMB_RATIO * min(stored, on_disk):
+            faults.append(Fault(key, None, 1, f"declares {declared:,} bytes and stores {stored:,}"))
+        elif count > 0 and (missing := _unwritten(column)):
+            faults.append(Fault(key, None, missing, f"{missing:,} of its blocks were never written"))
+    free = _free_memory()
+    if not faults and 2 * total > free:
+        faults = [Fault("file", None, 1, f"needs {2 * total:,} bytes of memory, {free:,} are free")]
+        raise DatasetError(str(path), faults)
+    return faults
+
+
+def _unwritten(column: h5py.Dataset) -> int:
+    """How many blocks of the array are not in the file; they would read as zeros."""
+    if column.chunks is None:
+        return int(column.id.get_storage_size() == 0)
+    blocks = [-(-size // chunk) for size, chunk in zip(column.shape, column.chunks, strict=True)]
+    return math.prod(blocks) - column.id.get_num_chunks()
+
+
+def _free_memory() -> int:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _values(key: str, column: h5py.Dataset) -> np.ndarray:
+    array = column[()]
+    return array if key in checks.FLAGS or array.dtype.kind == "b" else checks.float32(array)
+
+
+def _attributes(file: h5py.File, path: Path) -> dict[str, Any]:
+    """What `save` wrote about the making of the file; {} for files of others, which may hold anything."""
+    if not h5py.h5a.exists(file.id, b"format"):
+        return {}
+    found = {}
+    for i in range(min(h5py.h5a.get_num_attrs(file.id), MAX_NAMES)):
+        attribute = h5py.h5a.open(file.id, index=i)
+        name = attribute.name.decode(errors="replace")
+        kind = attribute.dtype
+        if kind.kind != "S" or attribute.shape != () or kind.itemsize > MAX_ATTRIBUTE:
+            continue
+        value = np.empty((), kind)
+        attribute.read(value)
+        try:
+            found[name] = json.loads(value.tobytes().rstrip(b"\0"))
+        except (ValueError, RecursionError) as error:
+            fault = Fault(f"attribute {name}", None, 1, f"is not JSON ({_first_line(error)})")
+            raise DatasetError(str(path), [fault]) from error
+    return found if found.get("format") == FORMAT else {}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _dropped(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """How many rows go for want of a successor, by how their episode ends; {} if the file has the successors."""
+    if "next_observations" in arrays or "final_observations" in arrays:
+        return {}
+    terminals, timeouts = _flags(arrays)
+    open_end = not (terminals[-1] or timeouts[-1])
+    return {"terminal": int(terminals.sum()), "timeout": int(timeouts.sum()), "end": int(open_end)}
+
+
+def _told(dropped: Mapping[str, int], rows: int) -> Fault:
+    parts = ", ".join(f"{count:,} at a {reason}" for reason, count in dropped.items() if count)
+    sentence = f"is missing, so rows without a known successor are dropped: {parts}"
+    if dropped["terminal"]:
+        sentence += "; no terminal row is left, the learner sees no death in these data"
+    if sum(dropped.values()) == rows:
+        sentence = "is missing and no row is followed by another of its episode: nothing is left"
+    return Fault("next_observations", None, sum(dropped.values()), sentence)
+
+
+def _flags(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Terminals and timeouts as bool; timeouts that the file lacks are where a given successor differs."""
+    terminals = arrays["terminals"] == 1
+    if "timeouts" in arrays:
+        return terminals, arrays["timeouts"] == 1
+    if "next_observations" in arrays:
+        return terminals, checks.broken(arrays["observations"], arrays["next_observations"]) & ~terminals
+    return terminals, np.zeros_like(terminals)
+
+
+def _with_successors(arrays: Mapping[str, np.ndarray]) -> Dataset:
+    """The data set of checked columns."""
+    obs, (terminals, timeouts) = arrays["observations"], _flags(arrays)
+    following = arrays.get("next_observations")
+    keep: slice | np.ndarray = slice(None)
+    if following is None:
+        following, ends = np.concatenate([obs[1:], obs[-1:]]), terminals | timeouts
+        last = _last_rows(ends)
+        if "final_observations" in arrays:
+            following[last] = arrays["final_observations"]
+        else:
+            keep = np.ones(len(ends), bool)
+            keep[last] = False
+            # The row before an end that is dropped ends the episode now, but not the task.
+            terminals, timeouts = np.zeros_like(ends), np.append(ends[1:], False)
+    columns = (obs, arrays["actions"], arrays["rewards"], following, terminals, timeouts)
+    return Dataset(*(column[keep] for column in columns))  # pyright: ignore[reportArgumentType]

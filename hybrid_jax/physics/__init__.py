@@ -1,5 +1,9 @@
 """Rigid-body physics behind one interface."""
 
+import logging
+
+import mujoco
+
 from hybrid_jax.physics.bundle import Engine, Physics, make, resolve_engine
 from hybrid_jax.physics.model import (
     Motion,
@@ -24,3 +28,7 @@ __all__ = [
     "stack",
     "with_constants",
 ]
+
+# MuJoCo would write its warnings to a file in the working folder; diverged simulations are counted by the
+# rollout anyway. `logging.getLogger("mujoco").setLevel("INFO")` shows them.
+mujoco.set_mju_user_warning(logging.getLogger("mujoco").info)

@@ -1,0 +1,120 @@
+"""The balancer against hand-written physics, and the ways its reality differs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from envs import wheel_legged
+from envs.wheel_legged import Reality, RealWheelLegged
+
+IDEAL = Reality(
+    chassis_mass=4.0,
+    centre_of_mass=0.18,
+    inertia_scale=1.0,
+    friction_scale=1.0,
+    wheel_damping=0.002,
+    motor_delay=0,
+    sensor_noise=(0.0, 0.0, 0.0, 0.0),
+)
+
+
+@pytest.fixture(scope="module")
+def sim():
+    return wheel_legged.make(engine="native", threads=1)
+
+
+def test_the_simulator_weighs_4_6_kg_and_reality_12():
+    assert wheel_legged.mj_model().body_mass.sum() == pytest.approx(4.6)
+    assert RealWheelLegged().model.body_mass.sum() == pytest.approx(12.0)
+
+
+def test_reward_is_thirty_less_torque_and_state_squared():
+    reward = wheel_legged.reward(jnp.array([0.5]), jnp.array([0.1, -0.2, 0.3, 1.0]))
+    assert reward == pytest.approx(30 - 1.5**2 - (0.01 + 0.04 + 0.09 + 1.0), abs=1e-5)
+
+
+def test_an_ideal_reality_is_the_simulator(sim):
+    """Same robot, no delay, no noise: host class and compiled simulator agree for 200 steps of balancing."""
+    real = RealWheelLegged(IDEAL)
+    obs, _ = real.reset(seed=0)
+    real.data.qpos[2] = 0.04
+    real.data.qvel[:] = 0.0
+    obs = wheel_legged.observe(real.data.qpos, real.data.qvel, np)
+    state = sim.physics.init(sim.model, jnp.array([0, 0, 0.04, 0, 0.0]), jnp.zeros(5))
+    step = jax.jit(sim.step)
+    for _ in range(200):
+        action = np.clip([3.0 * obs[2] + 0.4 * obs[3]], -1, 1).astype(np.float32)
+        obs, reward, fallen, *_ = real.step(action)
+        state, out = step(sim.model, state, jnp.asarray(action))
+        np.testing.assert_allclose(out.obs, obs, atol=1e-4)
+        assert float(out.reward) == pytest.approx(reward, abs=1e-3)
+        assert bool(out.terminated) == fallen is False
+
+
+def test_wheels_roll_and_push_the_chassis_back(sim):
+    """Forward torque: the axle moves forward by radius x turn, the chassis tilts backward."""
+    state = sim.physics.init(sim.model, jnp.zeros(5), jnp.zeros(5))
+    for _ in range(10):
+        state, motion = sim.physics.step(sim.model, state, jnp.array([0.5, 0.5]))
+    assert motion.qpos[0] > 0.005
+    np.testing.assert_allclose(motion.qpos[0], 0.065 * (motion.qpos[3] + motion.qpos[2]), rtol=0.1)  # soft tyres
+    assert motion.qpos[2] < 0
+
+
+def test_a_fall_terminates_and_only_a_fall(sim):
+    state, obs = sim.reset(sim.model, jax.random.key(0))
+    step = jax.jit(sim.step)
+    for _ in range(1000):
+        state, out = step(sim.model, state, jnp.zeros(1))
+        if out.terminated:
+            break
+    assert abs(out.obs[2]) > np.pi / 6 and not out.truncated
+    assert abs(obs[2]) <= wheel_legged.START
+
+
+def test_the_motor_delay_holds_the_torque_back():
+    """Two robots, one driven one step later than the other with a delay shorter by one: the same motion."""
+    noiseless = IDEAL._replace(motor_delay=2)
+    late, prompt = RealWheelLegged(noiseless), RealWheelLegged(noiseless._replace(motor_delay=0))
+    for env in (late, prompt):
+        env.reset(seed=1)
+    torque = [[0.0], [0.0], [0.8], [-0.3], [0.5]]
+    delayed = [late.step(a)[0] for a in [*torque[2:], [0.0], [0.0]]]
+    direct = [prompt.step(a)[0] for a in torque]
+    np.testing.assert_array_equal(delayed, direct)
+
+
+def test_sensor_noise_has_the_stated_spread_and_seeds_repeat():
+    env = RealWheelLegged()
+    exact = env._sense
+    readings = []
+    env.reset(seed=2)
+    for _ in range(2000):
+        readings.append(exact() - wheel_legged.observe(env.data.qpos, env.data.qvel, np))
+    np.testing.assert_allclose(np.std(readings, axis=0), env.reality.sensor_noise, rtol=0.1)
+    first = env.reset(seed=7)[0]
+    np.testing.assert_array_equal(first, env.reset(seed=7)[0])
+
+
+def test_the_clock_truncates_after_1000_steps():
+    env = RealWheelLegged()
+    obs, _ = env.reset(seed=0)
+    for t in range(1000):
+        obs, _, fallen, timeout, _ = env.step(np.clip([np.dot((0.3, 0.5, 8.0, 1.0), obs)], -1, 1))
+        assert not fallen and timeout == (t == 999)
+
+
+def test_the_hand_tuned_driver_is_mediocre():
+    """It stands for a while and falls often: between 100 and 1,000 steps, falls in most episodes."""
+    rng = np.random.default_rng(0)
+    env, lengths = RealWheelLegged(), []
+    for seed in range(10):
+        obs, _ = env.reset(seed=seed)
+        act = wheel_legged.hand_tuned(rng)
+        for t in range(1000):
+            obs, _, fallen, *_ = env.step(act(obs))
+            if fallen:
+                break
+        lengths.append(t + 1)
+    assert 100 < np.mean(lengths) < 950 and sum(length < 1000 for length in lengths) >= 5
