@@ -80,7 +80,9 @@ def collect(wanted: Collection, command: str) -> Path:
         "behaviour_return": behaviour,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    hdf5.save(out, data, attributes, mantissa_bits=wanted.mantissa_bits, next_observations=False)
+    hdf5.save(
+        out, data, attributes, mantissa_bits=wanted.mantissa_bits, next_observations=False, overwrite=wanted.overwrite
+    )
     print(f"{out}: {len(data.rewards):,} rows, behaviour return {behaviour:,.0f}")
     return out
 

@@ -7,6 +7,7 @@ import pytest
 
 from envs import wheel_legged
 from envs.wheel_legged import Reality, RealWheelLegged
+from hybrid_jax import evaluate
 
 IDEAL = Reality(
     chassis_mass=4.0,
@@ -108,13 +109,10 @@ def test_the_clock_truncates_after_1000_steps():
 def test_the_hand_tuned_driver_is_mediocre():
     """It stands for a while and falls often: between 100 and 1,000 steps, falls in most episodes."""
     rng = np.random.default_rng(0)
-    env, lengths = RealWheelLegged(), []
-    for seed in range(10):
-        obs, _ = env.reset(seed=seed)
-        act = wheel_legged.hand_tuned(rng)
-        for t in range(1000):
-            obs, _, fallen, *_ = env.step(act(obs))
-            if fallen:
-                break
-        lengths.append(t + 1)
-    assert 100 < np.mean(lengths) < 950 and sum(length < 1000 for length in lengths) >= 5
+    env = RealWheelLegged()
+    episodes = [
+        evaluate.real_episode(env, wheel_legged.hand_tuned(rng), seed, wheel_legged.SPEC.episode_length)
+        for seed in range(10)
+    ]
+    lengths = [len(episode.rewards) for episode in episodes]
+    assert 100 < np.mean(lengths) < 950 and sum(episode.terminated for episode in episodes) >= 5

@@ -16,6 +16,7 @@ RANKS = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1}
 OPTIONAL_RANKS = {"timeouts": 1, "next_observations": 2, "final_observations": 2}
 KEYS = RANKS | OPTIONAL_RANKS
 FLAGS = ("terminals", "timeouts")
+TOLERANCE = 1e-6  # of the action bounds
 BROKEN_SHARE = 0.01
 """Share of rows inside episodes whose successor may differ from the next row before a warning is given."""
 
@@ -30,21 +31,21 @@ class Fault(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a check found."""
+    """What a check found; no value was changed."""
 
-    name: str  # the file, or what else the data came from
     errors: tuple[Fault, ...]
     warnings: tuple[Fault, ...]
+    where: str  # the file, or what else the data came from
 
 
 class DatasetError(ValueError):
     """A data set that cannot be used; the message lists all its faults."""
 
-    def __init__(self, name: str, faults: Sequence[Fault]):
-        self.name, self.faults = name, tuple(faults)
+    def __init__(self, where: str, faults: Sequence[Fault]):
+        self.where, self.faults = where, tuple(faults)
         lines = sentences(faults)
         super().__init__(
-            f"{name}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{name}: {len(lines)} faults", *lines])
+            f"{where}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{where}: {len(lines)} faults", *lines])
         )
 
 
@@ -56,9 +57,8 @@ def sentences(faults: Iterable[Fault]) -> tuple[str, ...]:
 def check(
     arrays: Mapping[str, np.ndarray],
     spec: Spec | None = None,
-    name: str = "data",
+    where: str = "data",
     *,
-    reward_range: tuple[float, float] | None = None,
     known: Sequence[Fault] = (),
     ignored: Sequence[str] = (),
 ) -> Report:
@@ -76,13 +76,11 @@ def check(
     for key, array in sound.items():
         errors += _flags(key, array) if key in FLAGS else _finite(key, array)
     if "actions" in sound:
-        errors += outside("actions", sound["actions"], -1.0, 1.0)
-    if "rewards" in sound and reward_range is not None:
-        errors += outside("rewards", sound["rewards"], *reward_range)
+        errors += _outside("actions", sound["actions"])
     errors += _both_flags(sound)
     if not errors:
         errors += _finals(sound)
-    return Report(name, tuple(errors), () if errors else tuple(_warnings(sound, spec, ignored)))
+    return Report(tuple(errors), () if errors else tuple(_warnings(sound, spec, ignored)), where)
 
 
 def episode_starts(ends: np.ndarray) -> np.ndarray:
@@ -166,13 +164,12 @@ def _finite(key: str, array: np.ndarray) -> list[Fault]:
     return _at_rows(key, bad.reshape(len(bad), -1).any(axis=1), "hold NaN or infinity (in float32)")
 
 
-def outside(key: str, array: np.ndarray, low: float, high: float) -> list[Fault]:
-    """A fault for the rows with a value outside the bounds; NaN is for `check` to tell."""
-    array = float32(array).reshape(len(array), -1)
-    largest = f" (largest magnitude {np.abs(array).max(initial=0, where=~np.isnan(array))})"
-    cure = "; divide the actions by the environment's limits" if key == "actions" else ""
-    bad = ((array < low) | (array > high)).any(axis=1)
-    return _at_rows(key, bad, f"lie outside [{low:g}, {high:g}]", largest + cure)
+def _outside(key: str, array: np.ndarray) -> list[Fault]:
+    """Actions beyond their bounds are counted, never clipped; NaN is for `_finite` to tell."""
+    size = np.abs(float32(array)).max(axis=1)
+    cure = "; divide the actions by the environment's limits"
+    largest = f" (largest magnitude {size.max(initial=0, where=~np.isnan(size)):.6g}){cure}"
+    return _at_rows(key, size > 1 + TOLERANCE, "lie outside [-1, 1]", largest)
 
 
 def _flags(key: str, array: np.ndarray) -> list[Fault]:

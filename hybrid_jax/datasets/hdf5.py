@@ -9,13 +9,11 @@ ones too, because the dynamics-gap discriminators look at every successor: the l
 data. The row before a dropped end becomes a timeout, so that episodes stay apart. The loader says how many.
 """
 
-import json
 import math
 import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import h5py
@@ -23,14 +21,12 @@ import numpy as np
 from h5py.h5l import TYPE_HARD
 
 from hybrid_jax.datasets import checks
-from hybrid_jax.datasets.checks import DatasetError, Fault, Report
+from hybrid_jax.datasets.checks import DatasetError, Fault
 from hybrid_jax.types import Spec, Transition
 
-FORMAT = "hybrid_jax 1"
-"""Value of the attribute `format`; only files that carry it have their attributes read."""
-
-MAX_NAMES = 1000  # names in the root group, attributes of the root group
-MAX_ATTRIBUTE = 2**16  # [bytes]
+FORMAT = "hybrid_jax 1"  # value of the attribute `format`
+MAX_NAMES = 1000  # in the root group
+MAX_ATTRIBUTE = 2**15  # [bytes]
 BOMB_BYTES, BOMB_RATIO = 2**30, 100  # larger than this AND this many times what is stored: refused
 PASSED_OVER = {"infos", "metadata"}
 CHUNK_ROWS = 16384  # one column a chunk: neighbouring values of one quantity compress best
@@ -48,15 +44,13 @@ class Dataset(NamedTuple):
     next_observations: np.ndarray  # [D, O] float32
     terminals: np.ndarray  # [D] bool: the task ended
     timeouts: np.ndarray  # [D] bool: the recording of the episode ended, the task did not
-    attributes: Mapping[str, Any] = MappingProxyType({})  # how the file was made; "dropped": rows left out
-    warnings: tuple[str, ...] = ()  # what the check found odd
+    notes: tuple[str, ...] = ()  # what the check found odd, what was dropped or inferred
 
 
 class _Contents(NamedTuple):
     arrays: dict[str, np.ndarray]
     faults: list[Fault]
     ignored: list[str]  # names of the root group outside the layout
-    attributes: dict[str, Any]
 
 
 def load(path: str | os.PathLike, spec: Spec | None = None) -> Dataset:
@@ -65,29 +59,19 @@ def load(path: str | os.PathLike, spec: Spec | None = None) -> Dataset:
     spec: the environment that the rows must fit; None takes the widths from the file.
     Raises DatasetError with every fault, each with its key, first bad row and count.
     """
-    contents, report = _checked(Path(path), spec, None)
+    arrays, faults, ignored = _read(Path(path))
+    report = checks.check(arrays, spec, str(path), known=faults, ignored=ignored)
     if report.errors:
-        raise DatasetError(report.name, report.errors)
-    dropped = _dropped(contents.arrays)
-    attributes = contents.attributes | ({"dropped": dropped} if dropped else {})
-    return _with_successors(contents.arrays)._replace(attributes=attributes, warnings=checks.sentences(report.warnings))
-
-
-def check(path: str | os.PathLike, spec: Spec | None = None, reward_range: tuple[float, float] | None = None) -> Report:
-    """What `load` would say of a file, without raising."""
-    try:
-        return _checked(Path(path), spec, reward_range)[1]
-    except DatasetError as error:
-        return Report(error.name, error.faults, ())
+        raise DatasetError(report.where, report.errors)
+    dropped = _dropped(arrays)
+    told = [_told(dropped, len(arrays["rewards"]))] if dropped else []
+    if sum(dropped.values()) == len(arrays["rewards"]):
+        raise DatasetError(str(path), told)
+    return _with_successors(arrays)._replace(notes=checks.sentences([*report.warnings, *told]))
 
 
 def transitions(dataset: Dataset) -> Transition:
-    """The rows in the stores' form: discount 0 at terminals, 1 elsewhere, also at timeouts.
-
-    Raises DatasetError if an action lies outside [-1, 1].
-    """
-    if faults := checks.outside("actions", dataset.actions, -1.0, 1.0):
-        raise DatasetError("data", faults)
+    """The rows in the stores' form: discount 0 at terminals, 1 elsewhere, also at timeouts."""
     discount = 1.0 - dataset.terminals.astype(np.float32)
     columns: Any = (dataset.observations, dataset.actions, dataset.rewards, discount, dataset.next_observations)
     return Transition(*columns)
@@ -103,7 +87,7 @@ def save(
 ) -> None:
     """Writes a file, whole or not at all; the same rows and attributes give the same bytes.
 
-    attributes: how the data were made, values of JSON.
+    attributes: how the data were made, each a string or a number.
     mantissa_bits: float precision kept, relative error <= 2^-(bits + 1); None keeps all 23.
     next_observations: False writes the compact layout.
     Raises DatasetError for what `load` would refuse, FileExistsError unless told to overwrite.
@@ -114,7 +98,7 @@ def save(
     if mantissa_bits is not None and not 1 <= mantissa_bits <= _MANTISSA:
         raise ValueError(f"mantissa_bits is {mantissa_bits}, wanted is 1 to {_MANTISSA}")
     arrays = {key: np.asarray(getattr(dataset, key)) for key in Dataset._fields if key in checks.KEYS}
-    if faults := checks.check(arrays).errors:
+    if faults := checks.check(arrays, None, str(path)).errors:
         raise DatasetError(str(path), faults)
     bits = _MANTISSA if mantissa_bits is None else mantissa_bits
     for key in arrays:
@@ -125,7 +109,6 @@ def save(
         "format": FORMAT,
         "mantissa_bits": bits,
         "relative_rounding_error": 0.0 if bits == _MANTISSA else 2.0 ** -(bits + 1),
-        "versions": {"h5py": h5py.version.version, "hdf5": h5py.version.hdf5_version},
     }
     _write(path, arrays, {key: _encoded(path, key, value) for key, value in (dict(attributes) | about).items()})
 
@@ -146,15 +129,16 @@ def rounded(values: np.ndarray, mantissa_bits: int) -> np.ndarray:
     return np.where(np.isfinite(values) & np.isfinite(kept), kept, values)
 
 
-def _encoded(path: Path, key: str, value: Any) -> np.bytes_:
-    """JSON in ASCII, of fixed length: h5py's strings of variable length carry no checksum."""
-    try:
-        text = json.dumps(value, allow_nan=False, sort_keys=True).encode("ascii")
-    except (TypeError, ValueError) as error:
-        raise DatasetError(str(path), [Fault(f"attribute {key}", None, 1, f"is not JSON: {error}")]) from error
-    if len(text) >= MAX_ATTRIBUTE:
+def _encoded(path: Path, key: str, value: Any) -> Any:
+    """Strings as UTF-8 of fixed length: those of variable length lie where HDF5 keeps no checksum."""
+    if isinstance(value, str):
+        value = np.bytes_(value.encode() or b"\0")
+    elif not isinstance(value, bool | int | float | np.bool_ | np.number):
+        sentence = f"is a {type(value).__name__}, wanted is a string or a number"
+        raise DatasetError(str(path), [Fault(f"attribute {key}", None, 1, sentence)])
+    if np.asarray(value).nbytes > MAX_ATTRIBUTE:
         raise DatasetError(str(path), [Fault(f"attribute {key}", None, 1, f"is longer than {MAX_ATTRIBUTE:,} bytes")])
-    return np.bytes_(text)
+    return value
 
 
 def _compact(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -206,25 +190,6 @@ def _created(path: Path) -> h5py.File:
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access))
-
-
-def _checked(path: Path, spec: Spec | None, reward_range: tuple[float, float] | None) -> tuple[_Contents, Report]:
-    contents = _read(path)
-    report = checks.check(
-        contents.arrays,
-        spec,
-        str(path),
-        reward_range=reward_range,
-        known=contents.faults,
-        ignored=contents.ignored,
-    )
-    if not report.errors and (dropped := _dropped(contents.arrays)):
-        told, rows = (_told(dropped, len(contents.arrays["rewards"])),), len(contents.arrays["rewards"])
-        if sum(dropped.values()) == rows:
-            report = report._replace(errors=told, warnings=())
-        else:
-            report = report._replace(warnings=report.warnings + told)
-    return contents, report
 
 
 def _read(path: Path) -> _Contents:
@@ -286,7 +251,7 @@ def _contents(file: h5py.File, path: Path) -> _Contents:
             except _READ_ERRORS as error:
                 faults.append(Fault(key, None, 1, f"cannot be read ({_first_line(error)})"))
     ignored = [str(name) for name in file if name not in checks.KEYS and name not in PASSED_OVER]
-    return _Contents(arrays, faults, ignored, _attributes(file, path))
+    return _Contents(arrays, faults, ignored)
 
 
 def _unsafe(file: h5py.File, key: str) -> str | None:
@@ -349,27 +314,6 @@ def _values(key: str, column: h5py.Dataset) -> np.ndarray:
     return array if key in checks.FLAGS or array.dtype.kind == "b" else checks.float32(array)
 
 
-def _attributes(file: h5py.File, path: Path) -> dict[str, Any]:
-    """What `save` wrote about the making of the file; {} for files of others, which may hold anything."""
-    if not h5py.h5a.exists(file.id, b"format"):
-        return {}
-    found = {}
-    for i in range(min(h5py.h5a.get_num_attrs(file.id), MAX_NAMES)):
-        attribute = h5py.h5a.open(file.id, index=i)
-        name = attribute.name.decode(errors="replace")
-        kind = attribute.dtype
-        if kind.kind != "S" or attribute.shape != () or kind.itemsize > MAX_ATTRIBUTE:
-            continue
-        value = np.empty((), kind)
-        attribute.read(value)
-        try:
-            found[name] = json.loads(value.tobytes().rstrip(b"\0"))
-        except (ValueError, RecursionError) as error:
-            fault = Fault(f"attribute {name}", None, 1, f"is not JSON ({_first_line(error)})")
-            raise DatasetError(str(path), [fault]) from error
-    return found if found.get("format") == FORMAT else {}
-
-
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
@@ -380,13 +324,13 @@ def _dropped(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
         return {}
     terminals, timeouts = _flags(arrays)
     open_end = not (terminals[-1] or timeouts[-1])
-    return {"terminal": int(terminals.sum()), "timeout": int(timeouts.sum()), "end": int(open_end)}
+    return {"terminals": int(terminals.sum()), "timeouts": int(timeouts.sum()), "the end of the file": int(open_end)}
 
 
 def _told(dropped: Mapping[str, int], rows: int) -> Fault:
-    parts = ", ".join(f"{count:,} at a {reason}" for reason, count in dropped.items() if count)
+    parts = ", ".join(f"{count:,} at {reason}" for reason, count in dropped.items() if count)
     sentence = f"is missing, so rows without a known successor are dropped: {parts}"
-    if dropped["terminal"]:
+    if dropped["terminals"]:
         sentence += "; no terminal row is left, the learner sees no death in these data"
     if sum(dropped.values()) == rows:
         sentence = "is missing and no row is followed by another of its episode: nothing is left"
