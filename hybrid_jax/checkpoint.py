@@ -135,7 +135,8 @@ def _to_host(state: PyTree) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
     for name, leaf in named:
         if not isinstance(leaf, jax.Array | np.ndarray):
             raise CheckpointError(f"{name} is a {type(leaf).__name__}; every leaf of a saved state must be an array")
-    arrays = jax.device_get([jax.random.key_data(leaf) if _is_key(leaf) else leaf for _, leaf in named])
+    # Copies: on a CPU device_get may hand out, and the leaf keep, a view that stops the leaf from being donated.
+    arrays = [np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for _, leaf in named]
     described = []
     for (name, leaf), array in zip(named, arrays, strict=True):
         facts = {"path": name, "shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": _leaf_digest(array)}
@@ -150,11 +151,8 @@ def _to_leaf(name: str, array: np.ndarray | None, saved: dict[str, Any], expecte
     if array is None:
         if 0 not in expected.shape:
             raise _Damaged(f"the array of {name} is missing")
-        array = (
-            np.zeros(jax.eval_shape(jax.random.key_data, expected).shape, np.uint32)
-            if _is_key(expected)
-            else (np.zeros(expected.shape, expected.dtype))
-        )
+        stored = jax.eval_shape(jax.random.key_data, expected) if _is_key(expected) else expected
+        array = np.zeros(stored.shape, stored.dtype)
     if _leaf_digest(array) != saved["sha256"]:
         raise _Damaged(f"the array of {name} differs from what was saved")
     array = jnp.array(array)
@@ -202,7 +200,9 @@ def _digest(manifest: dict[str, Any]) -> str:
 
 
 def _leaf_digest(array: np.ndarray) -> str:
-    return _sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    digest = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,11 +1,11 @@
-"""Contracts that one may import: what every algorithm must keep."""
+"""Contracts that one may import: what every algorithm and every simulated environment must keep."""
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybrid_jax.types import REAL, Algorithm, Array, Batch, PyTree, Spec, Transition
+from hybrid_jax.types import REAL, Algorithm, Array, Batch, PyTree, SimEnv, Spec, Transition
 
 
 def random_rows(key: Array, rows: int, spec: Spec) -> Transition:
@@ -48,6 +48,35 @@ def check_algorithm(algorithm: Algorithm, spec: Spec) -> None:
         chex.assert_rank(list(metrics.values()), 0)
         state = once
     _check_acting(algorithm, state, spec, act_key)
+
+
+def check_sim_env(env: SimEnv) -> None:
+    """Raises AssertionError unless the environment keeps the contract of `types.SimEnv`.
+
+    Pure and batched by vmap: `reset` and `step` keep tree, shapes and dtypes, trace once, give finite numbers, and
+    the same ones for the same key; a batch of simulations equals each alone; `step` never resets by itself.
+    """
+    spec, sims = env.spec, 3
+    keys = jax.random.split(jax.random.key(0), sims)
+    reset = jax.jit(jax.vmap(env.reset, in_axes=(None, 0)))
+    step = jax.jit(jax.vmap(chex.assert_max_traces(env.step, n=1), in_axes=(None, 0, 0)))
+    state, obs = reset(env.model, keys)
+    chex.assert_shape(obs, (sims, spec.obs_size))
+    chex.assert_trees_all_equal(_numbers((state, obs)), _numbers(reset(env.model, keys)))
+    actions = jax.random.uniform(jax.random.key(1), (sims, spec.action_size), minval=-1.0, maxval=1.0)
+    first = state
+    for _ in range(3):
+        reached, out = step(env.model, state, actions)
+        chex.assert_trees_all_equal_shapes_and_dtypes(reached, state)
+        chex.assert_shape(out.obs, (sims, spec.obs_size))
+        chex.assert_type([out.obs, out.reward], jnp.float32)
+        chex.assert_type([out.terminated, out.truncated], bool)
+        chex.assert_tree_all_finite((out.obs, out.reward))
+        state = reached
+    alone, single = jax.jit(env.step)(env.model, jax.tree.map(lambda leaf: leaf[1], first), actions[1])
+    batched, together = step(env.model, first, actions)
+    chex.assert_trees_all_close(single, jax.tree.map(lambda leaf: leaf[1], together), atol=1e-5)
+    chex.assert_trees_all_equal_shapes_and_dtypes(alone, jax.tree.map(lambda leaf: leaf[1], batched))
 
 
 def _check_acting(algorithm: Algorithm, state: PyTree, spec: Spec, key: Array) -> None:

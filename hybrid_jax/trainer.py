@@ -4,6 +4,7 @@ Offline data plus a simulator, the simulator alone, or several simulators are th
 other numbers. The trainer knows the bundles, never a particular algorithm or environment.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -29,8 +30,10 @@ class Rates:
 class Trainer(NamedTuple):
     """A run's pure functions; `jitted` and `over_seeds` compile them."""
 
-    init: object  # (key, real rows [R, ...] | None) -> TrainState
-    step: object  # (TrainState, rows [C, ...] | None, count | None) -> (TrainState, metrics)
+    init: Callable  # (key, real rows [R, ...] | None) -> TrainState
+    step: Callable  # (TrainState, rows [C, ...] | None, count | None) -> (TrainState, metrics); collect, then learn
+    collect: Callable  # the first half of step, of the same form
+    learn: Callable  # (TrainState) -> (TrainState, metrics), the second half
     capacities: tuple[int, ...]  # rows of each store: REAL, then the simulators'
     sim_steps: int  # simulated control steps per iteration
     updates: int  # updates per iteration
@@ -80,18 +83,25 @@ def make(spec: Spec, sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rate
         )
         return TrainState(algorithm.init(algorithm_key), worlds, state, run_key, jnp.zeros((), jnp.int32))
 
-    def collect(state: TrainState, key: Array):
+    def collect(state: TrainState, rows: Transition | None = None, count: Array | None = None):
+        collect_key, next_key = jax.random.split(state.key)
         explore = partial(algorithm.explore, algorithm.policy(state.algorithm))
         stores, worlds, metrics = state.buffers, [], {}
+        if rows is not None:
+            stores = store.add(stores, REAL, rows, count)
         for k, (env, world) in enumerate(zip(sims, state.sim, strict=True), start=1):
-            sim_key = jax.random.fold_in(key, k)
-            world, rows, valid, stats = rollout.rollout(env, explore, world, sim_key, rates.unroll)
-            stores = store.add(stores, k, *rollout.compact(rows, valid))
+            sim_key = jax.random.fold_in(collect_key, k)
+            world, seen, valid, stats = rollout.rollout(env, explore, world, sim_key, rates.unroll)
+            stores = store.add(stores, k, *rollout.compact(seen, valid))
             worlds.append(world)
             metrics |= {f"sim{k}/{name}": value for name, value in stats._asdict().items()}
-        return tuple(worlds), stores, metrics
+        metrics |= {f"store{k}/size": stores.size[k].astype(jnp.float32) for k in range(len(capacities))}
+        return state._replace(sim=tuple(worlds), buffers=stores, key=next_key), metrics
 
-    def learn(learner, stores, key: Array):
+    def learn(state: TrainState):
+        learn_key, next_key = jax.random.split(state.key)
+        stores = state.buffers
+
         def update(carry, key):
             learner, draws = carry  # the rows stay outside the carry: the loop only reads them
             mix_key, sample_key, update_key = jax.random.split(key, 3)
@@ -99,26 +109,40 @@ def make(spec: Spec, sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rate
             learner, metrics = algorithm.update(learner, batch, update_key)
             return (learner, drawn.draws), metrics
 
-        keys = jax.random.split(key, rates.updates)
-        (learner, draws), metrics = jax.lax.scan(update, (learner, stores.draws), keys)
-        stores = stores._replace(draws=draws)
-        return learner, stores, jax.tree.map(jnp.mean, metrics)
+        keys = jax.random.split(learn_key, rates.updates)
+        (learner, draws), metrics = jax.lax.scan(update, (state.algorithm, stores.draws), keys)
+        state = state._replace(
+            algorithm=learner, buffers=stores._replace(draws=draws), key=next_key, step=state.step + 1
+        )
+        return state, jax.tree.map(jnp.mean, metrics)
 
     def step(state: TrainState, rows: Transition | None = None, count: Array | None = None):
-        collect_key, learn_key, next_key = jax.random.split(state.key, 3)
-        if rows is not None:
-            state = state._replace(buffers=store.add(state.buffers, REAL, rows, count))
-        worlds, stores, collected = collect(state, collect_key)
-        learner, stores, learned = learn(state.algorithm, stores, learn_key)
-        sizes = {f"store{k}/size": stores.size[k].astype(jnp.float32) for k in range(len(capacities))}
-        return TrainState(learner, worlds, stores, next_key, state.step + 1), learned | collected | sizes
+        state, collected = collect(state, rows, count)
+        state, learned = learn(state)
+        return state, learned | collected
 
-    return Trainer(init, step, capacities, len(sims) * rates.sims * rates.unroll, rates.updates)
+    sim_steps = len(sims) * rates.sims * rates.unroll
+    return Trainer(init, step, collect, learn, capacities, sim_steps, rates.updates)
 
 
-def jitted(trainer: Trainer) -> Trainer:
-    """One run: init and step compiled, the state donated."""
-    return trainer._replace(init=jax.jit(trainer.init), step=jax.jit(trainer.step, donate_argnums=0))
+def jitted(trainer: Trainer, programs: int = 1) -> Trainer:
+    """One run: init and step compiled, the state donated.
+
+    programs: 1 compiles the whole step as one. 2 compiles its halves apart, for the same numbers: JAX keeps no
+    compiled program with a host callback (the native engine) for the next start, so only then the updates can be
+    kept. Nothing passes through the host between the halves.
+    """
+    init = jax.jit(trainer.init)
+    if programs == 1:
+        return trainer._replace(init=init, step=jax.jit(trainer.step, donate_argnums=0))
+    collect, learn = jax.jit(trainer.collect, donate_argnums=0), jax.jit(trainer.learn, donate_argnums=0)
+
+    def step(state, rows=None, count=None):
+        state, collected = collect(state, rows, count)
+        state, learned = learn(state)
+        return state, learned | collected
+
+    return trainer._replace(init=init, step=step)
 
 
 def over_seeds(trainer: Trainer) -> Trainer:

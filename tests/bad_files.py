@@ -18,6 +18,7 @@ from hybrid_jax.types import Spec
 
 SPEC = Spec(obs_size=3, action_size=2, episode_length=4, dt=0.1)
 ROWS = 12
+ROOT = Path(__file__).parents[1]
 
 
 def numbered(ids) -> np.ndarray:
@@ -137,7 +138,7 @@ def _contents() -> list[Bad]:
         _columns_bad("strings", "timeouts", lambda a: a.astype("S5"), "wanted are plain numbers"),
         _columns_bad("both flags", "timeouts", _with(3, True), "as terminal and as timeout", 3),
         _columns_bad("above", "actions", _with((7, 0), 1.5), "outside [-1, 1], the first is row 7", 7),
-        _columns_bad("just above", "actions", _with((7, 0), np.nextafter(np.float32(1), 2)), "outside", 7),
+        _columns_bad("just above", "actions", _with((7, 0), 1 + 2e-6), "outside", 7),
         _columns_bad("below", "actions", _with((slice(6, 9), 1), -1.01), "3 of 12 rows lie outside", 6, 3),
         _columns_bad("in degrees", "actions", lambda a: a * 1000, "largest magnitude 687.5", 1, 11),
     ]
@@ -328,20 +329,13 @@ def _dangling(path: Path) -> Path:
     return path
 
 
-def _many_names(path: Path, names: int = 100_000) -> Path:
+def _many_names(path: Path, names: int = 10_000) -> Path:
     write(path, columns(), libver="latest")
     with h5py.File(path, "a", libver="latest") as file:
         links, target = file.id.links, file["rewards"].id
         for i in range(names):
             links.create_hard(b"%d" % i, file.id, b"rewards")
         assert target.valid
-    return path
-
-
-def _attribute(path: Path, text: str) -> Path:
-    saved(path)
-    with h5py.File(path, "a") as file:
-        file.attrs["task"] = np.bytes_(text)
     return path
 
 
@@ -370,9 +364,7 @@ def _files() -> list[Bad]:
         Bad("zeros", _bytes(bytes(4096)), "file", "is not an HDF5 file"),
         Bad("signature only", _bytes(b"\x89HDF\r\n\x1a\n"), "file", ""),
         Bad("signature and noise", _bytes(b"\x89HDF\r\n\x1a\n" + bytes(range(256)) * 8), "file", ""),
-        Bad("100,000 names", _many_names, "file", "holds 100,006 names", count=100_006),
-        Bad("no JSON", lambda p: _attribute(p, "import os"), "attribute task", "is not JSON"),
-        Bad("nested JSON", lambda p: _attribute(p, "[" * 30_000), "attribute task", "is not JSON"),
+        Bad("10,000 names", _many_names, "file", "holds 10,006 names", count=10_006),
         Bad("episodes of one row", _episodes_of_one, "next_observations", "nothing is left", count=ROWS),
         Bad("no timeouts", _final_without_timeouts, "final_observations", "needs `timeouts`"),
     ]

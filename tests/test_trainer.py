@@ -112,6 +112,17 @@ def test_seeds_in_one_program_learn_as_each_alone():
         chex.assert_trees_all_close(mine.buffers.data, single.buffers.data, atol=2e-5)
 
 
+def test_the_step_in_two_programs_gives_the_same_bits():
+    ends = []
+    for programs in (1, 2):
+        made = trainer.jitted(_trainer(), programs)
+        state = made.init(jax.random.key(0), _rows(40))
+        with jax.transfer_guard("disallow"):
+            state, metrics = made.step(state)
+        ends.append(jax.device_get((state._replace(key=jax.random.key_data(state.key)), metrics)))
+    chex.assert_trees_all_equal(*ends)
+
+
 def test_two_simulators_fill_their_own_stores():
     made = trainer.jitted(_trainer(sims=2))
     state, metrics = made.step(made.init(jax.random.key(0), _rows(40)))
