@@ -14,9 +14,9 @@ import numpy as np
 
 from hybrid_jax import evaluate, trainer
 from hybrid_jax.algorithms import sac
-from hybrid_jax.datasets.hdf5 import Dataset
+from hybrid_jax.datasets.hdf5 import Dataset, transitions
 from hybrid_jax.export import NumpyPolicy
-from hybrid_jax.types import RealEnv, Spec, Transition
+from hybrid_jax.types import RealEnv, Spec
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,6 @@ class Recorder:
             np.asarray(terminals),
             np.asarray(timeouts),
         )
-
-
-def transitions(data: Dataset) -> Transition:
-    """The rows in the stores' form."""
-    return Transition(
-        data.observations,
-        data.actions,
-        data.rewards,
-        1.0 - data.terminals.astype(np.float32),
-        data.next_observations,
-    )
 
 
 def record(env: RealEnv, spec: Spec, act: Callable, rows: int, seed: int) -> Dataset:

@@ -1,4 +1,4 @@
-"""The default: H2O balances a 12 kg robot from a 4.6 kg simulator and a log of a poor controller."""
+"""The default: H2O balances a 12 kg robot from a 4.6 kg simulator and a log of a poor driver."""
 
 from experiments.experiment import DATA, Experiment
 from hybrid_jax import trainer
@@ -11,9 +11,19 @@ def config() -> Experiment:
         sim="envs.wheel_legged:make",
         real="envs.wheel_legged:make_real",
         dataset=DATA / "wheel_legged.hdf5",
-        algorithm=h2o.Config(hidden=(64, 64), discriminator_hidden=(64, 64), reward_scale=0.1),
+        algorithm=h2o.Config(
+            hidden=(64, 64),
+            discriminator_hidden=(64, 64),
+            actor_lr=1e-3,
+            critic_lr=1e-3,
+            temperature_lr=1e-3,
+            tau=0.01,
+            discount=0.995,
+            reward_scale=0.1,
+            discriminator_noise=0.02,
+        ),
         rates=trainer.Rates(sims=50, unroll=4, updates=200, sim_capacity=100_000),
         updates=20_000,
-        evaluate_every=2_000,
+        evaluate_every=1_000,
         columns=((0, "displacement", "m", 1.0), (2, "tilt", "deg", 57.29578)),
     )

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hybrid_jax.datasets import checks, hdf5, scores
+from hybrid_jax.datasets import checks, hdf5, reading, scores
 from hybrid_jax.datasets.checks import DatasetError
 from hybrid_jax.datasets.hdf5 import Dataset
 from tests import bad_files
@@ -230,7 +230,7 @@ def test_flipped_bits_are_refused_or_change_nothing(tmp_path):
 
 def test_available_memory_bounds_what_is_read(tmp_path, monkeypatch):
     path = write(tmp_path / "a.hdf5", columns())
-    monkeypatch.setattr(hdf5, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(reading, "_free_memory", lambda: 1000)
     with pytest.raises(DatasetError, match="bytes of memory, 1,000 are free"):
         hdf5.load(path)
 
