@@ -68,7 +68,7 @@ def load(name: str) -> Experiment:
 def names() -> list[str]:
     """The experiments in this folder: the files that define config()."""
     here = Path(__file__).parent
-    return sorted(path.stem for path in here.glob("*.py") if "def config(" in path.read_text())
+    return sorted(path.stem for path in here.glob("*.py") if "\ndef config(" in path.read_text())
 
 
 def _by_name(name: str) -> ModuleType:

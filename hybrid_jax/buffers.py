@@ -72,7 +72,7 @@ def multi_buffer(capacities: Sequence[int]) -> MultiBuffer:
     def sample(state: BufferState, key: Array, source: Array) -> tuple[BufferState, Batch]:
         """Row i is uniform over the valid rows of store source[i], with replacement; counted in `draws`.
 
-        Every source must lie in [0, K) and name a store with rows: see `require_rows`.
+        Every source must lie in [0, K) and name a store with rows.
         """
         chex.assert_rank(source, 1)
         chex.assert_type(source, jnp.int32)
@@ -126,21 +126,6 @@ def concatenate_mixes(*mixes: Callable[[Array], Array]) -> Callable[[Array], Arr
         return jnp.concatenate([part(own) for part, own in zip(mixes, keys, strict=True)])
 
     return mix
-
-
-def require_rows(state: BufferState, shares: Sequence[float]) -> None:
-    """Raises ValueError on the host where a store that is drawn from is empty.
-
-    shares [K]: the counts of a fixed mix or the beta of a random one; only whether one is above 0 matters.
-    The state may carry a leading axis of seeds.
-    """
-    sizes = np.asarray(state.size)
-    sizes = sizes.reshape(-1, sizes.shape[-1]).min(axis=0)
-    if len(shares) != len(sizes):
-        raise ValueError(f"{len(shares)} shares {tuple(shares)} for {len(sizes)} stores; give one for each store")
-    for k, (share, size) in enumerate(zip(shares, sizes, strict=True)):
-        if share > 0 and size == 0:
-            raise ValueError(f"store {k} is empty but has share {share} of each batch; add rows first or set it to 0")
 
 
 def memory_bytes(capacities: Sequence[int], example: PyTree) -> int:

@@ -1,6 +1,6 @@
 """The dynamics gap between reality and simulator, read off two discriminators.
 
-    log P_sim(s'|s,a) / P_real(s'|s,a) = log (1-D_sas)/D_sas - log (1-D_sa)/D_sa      (H2O eq. 8)
+    log P_sim(s'|s,a) / P_real(s'|s,a) = log (1-D_sas)/D_sas - log (1-D_sa)/D_sa
 
 D_sa = softmax(l_sa), D_sas = softmax(l_sas + l_sa), so the l_sa terms cancel and the log-ratio is the
 difference of l_sas' two logits. Label index 0 is real, 1 is sim.

@@ -33,7 +33,7 @@ def squared_td_error(q: Array, target: Array) -> Array:
 
 
 def actor_loss(log_prob: Array, min_q: Array, temperature: Array) -> Array:
-    """alpha log pi(a|s) - min_j Q_j(s, a) for one row [] (SAC eq. 7); no gradient reaches alpha."""
+    """alpha log pi(a|s) - min_j Q_j(s, a) for one row []; no gradient reaches alpha."""
     chex.assert_rank([log_prob, min_q, temperature], 0)
     chex.assert_type([log_prob, min_q, temperature], float)
     return jax.lax.stop_gradient(temperature) * log_prob - min_q

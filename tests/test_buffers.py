@@ -208,19 +208,6 @@ def test_concatenated_mixes_draw_with_keys_of_their_own(key):
     assert source.shape == (131,) and np.any(source[3:67] != source[67:])
 
 
-def test_an_empty_store_that_is_drawn_from_is_refused():
-    store = buffers.multi_buffer((4, 4))
-    state = filled(store.capacities, [1, 2], [])
-    buffers.require_rows(state, (256, 0))
-    with pytest.raises(ValueError, match="store 1 is empty but has share 128 of each batch"):
-        buffers.require_rows(state, (128, 128))
-    seeds = jax.tree.map(lambda *leaves: np.stack(leaves), state, filled((4, 4), [], [3]))
-    with pytest.raises(ValueError, match="store 0 is empty"):
-        buffers.require_rows(seeds, np.array([0.5, 0.5]))
-    with pytest.raises(ValueError, match=r"1 shares \(256,\) for 2 stores"):
-        buffers.require_rows(state, (256,))
-
-
 def test_memory_is_counted_to_the_byte():
     state = buffers.multi_buffer((3, 9)).init(EXAMPLE)
     assert buffers.memory_bytes((3, 9), EXAMPLE) == sum(leaf.nbytes for leaf in jax.tree.leaves(state.data))
