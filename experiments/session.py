@@ -156,7 +156,7 @@ def _report(
         "kept_policy": KEPT,
         "rivals": dict(rivals),
     }
-    title = experiment.name.replace("_", " ")
+    title = experiment.name.replace("_", " ").replace("h2o", "H2O")
     report.plot_curve(folder / "curve.png", _curves(results), worlds.behaviour_return, title)
     if experiment.columns:
         columns = [(name, unit) for _, name, unit, _ in experiment.columns]

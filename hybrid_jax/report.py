@@ -134,7 +134,7 @@ def _figure(rows: int, size: tuple[float, float], title: str) -> tuple[Any, list
     figure = Figure(size, dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
-    panels[0].set_title(title, loc="left", fontsize=12, color=INK, pad=26)
+    panels[0].set_title(title, loc="left", fontsize=12, color=INK)
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(FAINT)
@@ -176,8 +176,12 @@ def _label_ends(axes: Any, ends: list[tuple[float, str, str]]) -> None:
 
 
 def _key(axes: Any, entries: list[tuple[str, str, Any, float]]) -> None:
-    """A legend in one row between title and axes."""
+    """A legend between title and axes: one row, or two columns where the words are many."""
     from matplotlib.lines import Line2D
+
+    columns = len(entries) if sum(len(words) for words, *_ in entries) < 75 else 2
+    rows = -(-len(entries) // columns)
+    axes.set_title(axes.get_title(loc="left"), loc="left", fontsize=12, color=INK, pad=10 + 16 * rows)
 
     lines = [Line2D([], [], color=c, linestyle=style, linewidth=width) for _, c, style, width in entries]
     legend = axes.legend(
@@ -186,7 +190,7 @@ def _key(axes: Any, entries: list[tuple[str, str, Any, float]]) -> None:
         loc="lower left",
         bbox_to_anchor=(0.0, 1.0),
         borderaxespad=0.2,
-        ncols=len(entries),
+        ncols=columns,
         frameon=False,
         fontsize=9,
         handlelength=2.4,
