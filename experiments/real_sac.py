@@ -1,0 +1,72 @@
+"""The yardstick that a robot cannot afford: SAC trained directly in the real environment.
+
+    python experiments/real_sac.py wheel_legged_h2o --seed 0
+
+Networks, learning rates and budget are those of the named experiment, one update per real step; judged after
+the last update on the same test episodes as the experiment. The last line is JSON.
+"""
+
+import json
+import sys
+import time
+from dataclasses import fields, replace
+
+import numpy as np
+
+from experiments import experiment as experiments
+from experiments import online, preflight, training
+from experiments.experiment import Experiment, Refused, factory
+from hybrid_jax import config, evaluate, statistics
+from hybrid_jax.algorithms import sac
+from hybrid_jax.export import NumpyPolicy
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 0 done, 2 the user's mistake."""
+    try:
+        if not arguments or arguments[0].startswith("-"):
+            raise config.ConfigError(f"name an experiment first: {', '.join(experiments.names())}")
+        chosen = config.parse(experiments.load(arguments[0]), arguments[1:], "real_sac.py", __doc__ or "")
+        judged = judge(replace(chosen, dataset=None, rivals=()))
+    except (config.ConfigError, Refused) as error:
+        print(f"real_sac.py: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(judged))
+    return 0
+
+
+def judge(experiment: Experiment) -> dict:
+    """Trains and tests; the figures."""
+    started = time.monotonic()
+    if experiment.compile_cache:
+        preflight.use_compile_cache()
+    make_real, spec = factory(experiment.real, "real"), factory(experiment.sim, "sim")().spec
+    shared = {field.name: getattr(experiment.algorithm, field.name) for field in fields(sac.Config)}
+    rows = experiment.algorithm.batch_real + experiment.algorithm.batch_sim
+    settings = online.Config(
+        algorithm=sac.Config(**shared | {"batch_real": rows, "batch_sim": 0, "entropy_in_backup": True}),
+        steps=experiment.updates,
+        warmup=min(1_000, experiment.updates // 10),
+        evaluate_every=experiment.evaluate_every,
+        episodes=experiment.episodes,
+    )
+    env = make_real()
+    result = online.learn(env, make_real(), spec, settings, experiment.seed, print)
+    policy = NumpyPolicy.from_params(result.actor)
+    episodes = evaluate.real_episodes(
+        make_real(), policy, experiment.test_episodes, training.TEST_SEED, spec.episode_length
+    )
+    returns = [episode.total for episode in episodes]
+    return {
+        "real_return_mean": float(np.mean(returns)),
+        "real_return_ci95": statistics.bootstrap_ci(returns),
+        "falls": sum(episode.terminated for episode in episodes),
+        "test_episodes": len(episodes),
+        "real_steps": len(result.data.rewards),
+        "seed": experiment.seed,
+        "wall_seconds": time.monotonic() - started,
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
