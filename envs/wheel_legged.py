@@ -22,7 +22,8 @@ COLUMNS = (("displacement", "m"), ("speed", "m/s"), ("tilt", "rad"), ("tilt rate
 TORQUE_LIMIT = 3.0  # [N m] over both wheels
 FALL = np.pi / 6  # [rad] tilt at which the robot counts as fallen
 FRAME_SKIP = 2
-START = 0.05  # [rad] half width of the first tilt
+START_TILT = 0.05  # [rad] half width of the first tilt
+START_PLACE = 0.5  # [m] half width of the first displacement: nobody puts a robot down on the millimetre
 ALIVE = 30.0
 
 
@@ -46,7 +47,8 @@ def make(engine: physics.Engine = "auto", threads: int | None = None) -> SimEnv:
     bundle = physics.make(mj_model(), frame_skip=FRAME_SKIP, engine=engine, threads=threads)
 
     def reset(model, key):
-        qpos = jnp.zeros(bundle.mj_model.nq).at[2].set(jax.random.uniform(key, (), minval=-START, maxval=START))
+        place, tilt = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)
+        qpos = jnp.zeros(bundle.mj_model.nq).at[0].set(START_PLACE * place).at[2].set(START_TILT * tilt)
         qvel = jnp.zeros(bundle.mj_model.nv)
         return bundle.init(model, qpos, qvel), observe(qpos, qvel)
 
@@ -67,7 +69,7 @@ class Reality(NamedTuple):
     inertia_scale: float = 6.0  # of the chassis
     friction_scale: float = 1.25  # of every contact
     wheel_damping: float = 0.02  # [N m s] per wheel; the simulator has 0.002
-    motor_delay: int = 2  # [control steps] of 5 ms
+    motor_delay: int = 1  # [control steps] of 5 ms
     sensor_noise: tuple[float, float, float, float] = (0.001, 0.01, 0.002, 0.02)  # std of each state
 
 
@@ -102,7 +104,8 @@ class RealWheelLegged(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[2] = self.np_random.uniform(-START, START)
+        self.data.qpos[0] = self.np_random.uniform(-START_PLACE, START_PLACE)
+        self.data.qpos[2] = self.np_random.uniform(-START_TILT, START_TILT)
         mujoco.mj_forward(self.model, self.data)
         self._queue = [0.0] * self.reality.motor_delay
         self._time = 0
@@ -138,9 +141,9 @@ def make_real(**kwargs) -> RealWheelLegged:
 class HandTuned(NamedTuple):
     """The poor driver behind the log: state feedback with small gains and a trembling hand."""
 
-    gains: tuple[float, float, float, float] = (0.2, 0.3, 4.0, 0.5)  # on x, x_dot, tilt, tilt_dot
-    noise: float = 0.6  # stationary std, in units of the action
-    memory: float = 0.9  # share of the noise kept from one step to the next
+    gains: tuple[float, float, float, float] = (0.05, 0.1, 3.2, 0.4)  # on x, x_dot, tilt, tilt_dot
+    noise: float = 0.3  # stationary std, in units of the action
+    memory: float = 0.95  # share of the noise kept from one step to the next
 
 
 def hand_tuned(rng: np.random.Generator, driver: HandTuned = HandTuned()):

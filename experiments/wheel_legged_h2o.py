@@ -22,7 +22,7 @@ def config() -> Experiment:
             reward_scale=0.1,
             discriminator_noise=0.02,
         ),
-        rates=trainer.Rates(sims=50, unroll=4, updates=200, sim_capacity=100_000),
+        rates=trainer.Rates(sims=500, unroll=4, updates=200, sim_capacity=200_000),
         updates=20_000,
         evaluate_every=1_000,
         columns=((0, "displacement", "m", 1.0), (2, "tilt", "deg", 57.29578)),

@@ -39,7 +39,7 @@ def test_an_ideal_reality_is_the_simulator(sim):
     """Same robot, no delay, no noise: host class and compiled simulator agree for 200 steps of balancing."""
     real = RealWheelLegged(IDEAL)
     obs, _ = real.reset(seed=0)
-    real.data.qpos[2] = 0.04
+    real.data.qpos[:3] = [0.0, real.data.qpos[1], 0.04]
     real.data.qvel[:] = 0.0
     obs = wheel_legged.observe(real.data.qpos, real.data.qvel, np)
     state = sim.physics.init(sim.model, jnp.array([0, 0, 0.04, 0, 0.0]), jnp.zeros(5))
@@ -71,7 +71,7 @@ def test_a_fall_terminates_and_only_a_fall(sim):
         if out.terminated:
             break
     assert abs(out.obs[2]) > np.pi / 6 and not out.truncated
-    assert abs(obs[2]) <= wheel_legged.START
+    assert abs(obs[2]) <= wheel_legged.START_TILT and abs(obs[0]) <= wheel_legged.START_PLACE
 
 
 def test_the_motor_delay_holds_the_torque_back():

@@ -27,6 +27,7 @@ class Config:
     actor_lr: float = 3e-4  # Adam, policy
     critic_lr: float = 3e-4  # Adam, both critics
     temperature_lr: float = 3e-4  # Adam, log alpha
+    decay_updates: int = 0  # updates over which these three rates fall linearly to 0; 0: constant
     discount: float = 0.99  # gamma
     tau: float = 5e-3  # step of the target critics towards the critics
     initial_temperature: float = 1.0  # alpha at the start
@@ -84,11 +85,10 @@ def parts(config: Config, spec: Spec) -> Parts:
     check(config)
     actor = networks.actor(spec.obs_size, spec.action_size, config.hidden)
     critics = networks.critics(spec.obs_size, spec.action_size, config.hidden)
-    optimisers = (
-        optax.adam(config.actor_lr),
-        optax.adam(config.critic_lr),
-        optax.adam(config.temperature_lr),
-    )
+    rates = (config.actor_lr, config.critic_lr, config.temperature_lr)
+    if config.decay_updates:
+        rates = tuple(optax.linear_schedule(rate, 0.0, config.decay_updates) for rate in rates)
+    optimisers = tuple(optax.adam(rate) for rate in rates)
     target_entropy = -float(spec.action_size) if config.target_entropy is None else config.target_entropy
 
     def init(key: Array) -> State:
@@ -180,6 +180,8 @@ def check(config: Config) -> None:
         raise ValueError(f"hidden is {config.hidden}; give at least one positive width, e.g. (256, 256).")
     if config.initial_temperature <= 0:
         raise ValueError(f"initial_temperature is {config.initial_temperature}; give a positive number.")
+    if config.decay_updates < 0:
+        raise ValueError(f"decay_updates is {config.decay_updates}; give a number of updates, or 0 for constant rates.")
     for name in ("discount", "tau"):
         if not 0 < getattr(config, name) <= 1:
             raise ValueError(f"{name} is {getattr(config, name)}; give a number in (0, 1].")
