@@ -108,7 +108,7 @@ def rival(experiment: Experiment, name: str) -> Experiment:
     if name == "sim_only":
         shared = {field.name: getattr(ours, field.name) for field in fields(sac.Config)}
         rows = ours.batch_real + ours.batch_sim
-        algorithm = sac.Config(**shared | {"batch_real": 0, "batch_sim": rows, "entropy_in_backup": True})
+        algorithm = sac.Config(**shared | {"batch_real": 0, "batch_sim": rows, "entropy_in_backup": False})
     elif name == "mix" and isinstance(ours, h2o.Config):
         algorithm = replace(ours, importance_weight=False, beta=0.0)
     else:

@@ -101,13 +101,14 @@ def learn(env: RealEnv, judge: RealEnv, spec: Spec, config: Config, seed: int, s
             recorder.step(np.asarray(action, np.float32))
         rows = transitions(recorder.dataset(done - config.chunk))
         state, _ = train.step(state, rows, jnp.int32(config.chunk))
-        actor = jax.device_get(algorithm.policy(state.algorithm))
-        policy = NumpyPolicy.from_params(actor)
+        policy = NumpyPolicy.from_params(jax.device_get(algorithm.policy(state.algorithm)))
         if done % config.evaluate_every == 0:
-            episodes = evaluate.real_episodes(judge, policy, config.episodes, 10_000 + done, spec.episode_length)
+            kept = NumpyPolicy.from_params(jax.device_get(algorithm.deployed(state.algorithm)))
+            episodes = evaluate.real_episodes(judge, kept, config.episodes, 10_000 + done, spec.episode_length)
             score = float(np.mean([episode.total for episode in episodes]))
             curve.append((done, score))
             say(f"{done:,} real steps: return {score:,.0f}")
             if config.stop_return is not None and score >= config.stop_return:
                 break
+    actor = jax.device_get(algorithm.deployed(state.algorithm))
     return Result(actor, recorder.dataset(), curve)

@@ -111,7 +111,7 @@ def train(
             progress.update(updates, done * made.sim_steps, **returns)
             if interrupted:
                 raise Interrupted
-    policies = jax.device_get(algorithm.policy(state.algorithm))
+    policies = jax.device_get(algorithm.deployed(state.algorithm))
     return [
         Outcome(_pick(policies, i if many else None), done * made.updates, done * made.sim_steps)
         for i in range(len(seeds))
@@ -153,7 +153,7 @@ def _judge(experiment: Experiment, worlds: Worlds, algorithm: Algorithm, many: b
     in_sim = jax.jit(jax.vmap(in_sim, in_axes=(0, None)) if many else in_sim)
 
     def judge(state: Any, iteration: int) -> list[dict[str, float]]:
-        policies = algorithm.policy(state.algorithm)
+        policies = algorithm.deployed(state.algorithm)
         sim = np.atleast_2d(jax.device_get(in_sim(policies, jax.random.key(iteration))))
         policies = jax.device_get(policies)
         scores = []

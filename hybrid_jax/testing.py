@@ -83,6 +83,7 @@ def _check_acting(algorithm: Algorithm, state: PyTree, spec: Spec, key: Array) -
     obs_key, first, second = jax.random.split(key, 3)
     obs = 10.0 * jax.random.normal(obs_key, (5, spec.obs_size))
     policy = algorithm.policy(state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(policy, algorithm.deployed(state))
     act, explore = jax.jit(algorithm.act), jax.jit(algorithm.explore)
     actions = [act(policy, obs), explore(policy, obs, first), explore(policy, obs, second)]
     for action in actions:

@@ -80,7 +80,8 @@ class Algorithm(NamedTuple):
 
     init: Callable  # (key) -> state
     update: Callable  # (state, Batch, key) -> (state, metrics: dict of scalars)
-    policy: Callable  # (state) -> the small tree that an actor needs
+    policy: Callable  # (state) -> the small tree that explores: the learner's current policy
+    deployed: Callable  # (state) -> the like tree that is judged and exported, averaged where asked for
     explore: Callable  # (policy, obs [N, O], key) -> action [N, A]
     act: Callable  # (policy, obs [N, O]) -> action [N, A]
     mix: Callable  # (key) -> source [B] int32: which store each row of a Batch is drawn from

@@ -51,7 +51,7 @@ def toy() -> Algorithm:
     def explore(gain, obs, key):
         return jnp.tanh(jax.random.normal(key, (obs.shape[0], SPEC.action_size)))
 
-    return Algorithm(jax.random.normal, update, lambda gain: gain, explore, act, fixed_mix((2, 2)))
+    return Algorithm(jax.random.normal, update, lambda gain: gain, lambda gain: gain, explore, act, fixed_mix((2, 2)))
 
 
 def with_update(spoil):

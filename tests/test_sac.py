@@ -158,9 +158,9 @@ def test_steps_then_polyak_then_average(state, updated):
 
 
 def test_policy_hands_out_the_average_or_the_live_weights(algorithm, state):
-    assert algorithm.policy(state) is state.averaged_actor
+    assert algorithm.deployed(state) is state.averaged_actor and algorithm.policy(state) is state.actor
     plain = sac.make(replace(CONFIG, policy_average=0.0), SPEC)
-    assert plain.policy(state) is state.actor
+    assert plain.deployed(state) is state.actor
     assert jax.eval_shape(plain.init, jax.random.key(0)).averaged_actor == ()
 
 

@@ -116,7 +116,13 @@ def make(config: Config, spec: Spec, next_obs_std: np.ndarray) -> Algorithm:
         keys = jax.random.split(key, len(draws))
         return jnp.concatenate([draw(k) for draw, k in zip(draws, keys, strict=True)])
 
-    return Algorithm(init, update, lambda state: base.policy(state.sac), base.explore, base.act, mix)
+    def policy(state: State) -> PyTree:
+        return base.policy(state.sac)
+
+    def deployed(state: State) -> PyTree:
+        return base.deployed(state.sac)
+
+    return Algorithm(init, update, policy, deployed, base.explore, base.act, mix)
 
 
 def critic_loss(config: Config, q: Array, y: Array, w: Array, u: Array) -> tuple[Array, dict]:

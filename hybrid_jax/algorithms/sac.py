@@ -27,14 +27,13 @@ class Config:
     actor_lr: float = 3e-4  # Adam, policy
     critic_lr: float = 3e-4  # Adam, both critics
     temperature_lr: float = 3e-4  # Adam, log alpha
-    decay_updates: int = 0  # updates over which these three rates fall linearly to 0; 0: constant
     discount: float = 0.99  # gamma
     tau: float = 5e-3  # step of the target critics towards the critics
     initial_temperature: float = 1.0  # alpha at the start
     target_entropy: float | None = None  # [nats]; None: -dim(A)
     entropy_in_backup: bool = True  # y holds -alpha log pi(a'|s')
     reward_scale: float = 1.0  # multiplies the stored rewards, in the update only
-    policy_average: float = 0.0  # decay of the averaged weights that policy() hands out; 0: the live ones
+    policy_average: float = 0.0  # decay of the averaged weights that deployed() hands out; 0: the live ones
 
 
 class State(NamedTuple):
@@ -55,7 +54,8 @@ class Parts(NamedTuple):
 
     init: Callable  # (key) -> State
     step: Callable  # (State, rows [B, ...], critic_loss, key) -> (State, metrics); see `parts`
-    policy: Callable  # (State) -> actor params
+    policy: Callable  # (State) -> actor params that explore
+    deployed: Callable  # (State) -> actor params that are judged and exported
     explore: Callable  # (actor params, obs [N, O], key) -> action [N, A]
     act: Callable  # (actor params, obs [N, O]) -> action [N, A]
 
@@ -67,9 +67,8 @@ def make(config: Config, spec: Spec) -> Algorithm:
     def update(state: State, batch: Batch, key: Array) -> tuple[State, dict]:
         return sac.step(state, batch.rows, mean_squared_error, key)
 
-    return Algorithm(
-        sac.init, update, sac.policy, sac.explore, sac.act, fixed_mix((config.batch_real, config.batch_sim))
-    )
+    mix = fixed_mix((config.batch_real, config.batch_sim))
+    return Algorithm(sac.init, update, sac.policy, sac.deployed, sac.explore, sac.act, mix)
 
 
 def mean_squared_error(q: Array, y: Array) -> tuple[Array, dict]:
@@ -86,8 +85,6 @@ def parts(config: Config, spec: Spec) -> Parts:
     actor = networks.actor(spec.obs_size, spec.action_size, config.hidden)
     critics = networks.critics(spec.obs_size, spec.action_size, config.hidden)
     rates = (config.actor_lr, config.critic_lr, config.temperature_lr)
-    if config.decay_updates:
-        rates = tuple(optax.linear_schedule(rate, 0.0, config.decay_updates) for rate in rates)
     optimisers = tuple(optax.adam(rate) for rate in rates)
     target_entropy = -float(spec.action_size) if config.target_entropy is None else config.target_entropy
 
@@ -157,6 +154,9 @@ def parts(config: Config, spec: Spec) -> Parts:
         ), metrics
 
     def policy(state: State) -> PyTree:
+        return state.actor
+
+    def deployed(state: State) -> PyTree:
         return state.averaged_actor if config.policy_average else state.actor
 
     def explore(params: PyTree, obs: Array, key: Array) -> Array:
@@ -166,7 +166,7 @@ def parts(config: Config, spec: Spec) -> Parts:
         mean, _ = actor.apply(params, obs)
         return distributions.mode(mean)
 
-    return Parts(init, step, policy, explore, act)
+    return Parts(init, step, policy, deployed, explore, act)
 
 
 def check(config: Config) -> None:
@@ -180,8 +180,6 @@ def check(config: Config) -> None:
         raise ValueError(f"hidden is {config.hidden}; give at least one positive width, e.g. (256, 256).")
     if config.initial_temperature <= 0:
         raise ValueError(f"initial_temperature is {config.initial_temperature}; give a positive number.")
-    if config.decay_updates < 0:
-        raise ValueError(f"decay_updates is {config.decay_updates}; give a number of updates, or 0 for constant rates.")
     for name in ("discount", "tau"):
         if not 0 < getattr(config, name) <= 1:
             raise ValueError(f"{name} is {getattr(config, name)}; give a number in (0, 1].")
