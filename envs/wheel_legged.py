@@ -66,6 +66,7 @@ class Reality(NamedTuple):
 
     chassis_mass: float = 11.4  # [kg]; with the wheels 12 kg, where the simulator has 4.6 kg
     centre_of_mass: float = 0.30  # [m] above the axle; the simulator has 0.18 m
+    ahead: float = 0.02  # [m] the centre of mass lies before the axle, so upright is no balance; 0 in the simulator
     inertia_scale: float = 6.0  # of the chassis
     friction_scale: float = 1.25  # of every contact
     wheel_damping: float = 0.02  # [N m s] per wheel; the simulator has 0.002
@@ -85,7 +86,7 @@ class RealWheelLegged(gymnasium.Env):
         chassis = self.model.body("chassis").id
         self.model.body_mass[chassis] = reality.chassis_mass
         self.model.body_inertia[chassis] *= reality.inertia_scale
-        self.model.body_ipos[chassis, 2] = reality.centre_of_mass
+        self.model.body_ipos[chassis] = (reality.ahead, 0.0, reality.centre_of_mass)
         self.model.geom_friction[:] *= reality.friction_scale
         for wheel in ("left_wheel", "right_wheel"):
             self.model.dof_damping[self.model.joint(wheel).dofadr[0]] = reality.wheel_damping
@@ -141,8 +142,8 @@ def make_real(**kwargs) -> RealWheelLegged:
 class HandTuned(NamedTuple):
     """The poor driver behind the log: state feedback with small gains and a trembling hand."""
 
-    gains: tuple[float, float, float, float] = (0.05, 0.1, 3.2, 0.4)  # on x, x_dot, tilt, tilt_dot
-    noise: float = 0.3  # stationary std, in units of the action
+    gains: tuple[float, float, float, float] = (0.2, 0.25, 3.8, 0.4)  # on x, x_dot, tilt, tilt_dot
+    noise: float = 0.35  # stationary std, in units of the action
     memory: float = 0.95  # share of the noise kept from one step to the next
 
 

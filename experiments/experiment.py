@@ -103,12 +103,15 @@ def factory(reference: str, field: str) -> Callable[..., Any]:
 
 
 def rival(experiment: Experiment, name: str) -> Experiment:
-    """The same run with the learner replaced: `sim_only` is SAC in the simulator, `mix` SAC on both stores."""
+    """The same run, all else equal, with the learner replaced.
+
+    `sim_only` is SAC in the simulator alone, `mix` is SAC on both stores, half and half.
+    """
     ours = experiment.algorithm
     if name == "sim_only":
         shared = {field.name: getattr(ours, field.name) for field in fields(sac.Config)}
         rows = ours.batch_real + ours.batch_sim
-        algorithm = sac.Config(**shared | {"batch_real": 0, "batch_sim": rows, "entropy_in_backup": False})
+        algorithm = sac.Config(**shared | {"batch_real": 0, "batch_sim": rows})
     elif name == "mix" and isinstance(ours, h2o.Config):
         algorithm = replace(ours, importance_weight=False, beta=0.0)
     else:

@@ -44,7 +44,7 @@ def judge(experiment: Experiment) -> dict:
     shared = {field.name: getattr(experiment.algorithm, field.name) for field in fields(sac.Config)}
     rows = experiment.algorithm.batch_real + experiment.algorithm.batch_sim
     settings = online.Config(
-        algorithm=sac.Config(**shared | {"batch_real": rows, "batch_sim": 0, "entropy_in_backup": True}),
+        algorithm=sac.Config(**shared | {"batch_real": rows, "batch_sim": 0}),
         steps=experiment.updates,
         warmup=min(1_000, experiment.updates // 10),
         evaluate_every=experiment.evaluate_every,

@@ -12,6 +12,7 @@ from hybrid_jax import evaluate
 IDEAL = Reality(
     chassis_mass=4.0,
     centre_of_mass=0.18,
+    ahead=0.0,
     inertia_scale=1.0,
     friction_scale=1.0,
     wheel_damping=0.002,
