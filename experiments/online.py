@@ -73,13 +73,11 @@ class Recorder:
 
 
 def record(env: RealEnv, spec: Spec, act: Callable, rows: int, seed: int) -> Dataset:
-    """`rows` steps of `act(obs) -> action`; the last episode is closed by a timeout."""
+    """`rows` steps of `act(obs) -> action`; the last episode may stay open."""
     recorder = Recorder(env, spec, seed)
     for _ in range(rows):
         recorder.step(np.asarray(act(recorder.obs), np.float32))
-    data = recorder.dataset()
-    data.timeouts[-1] = not data.terminals[-1]
-    return data
+    return recorder.dataset()
 
 
 def learn(env: RealEnv, judge: RealEnv, spec: Spec, config: Config, seed: int, say: Callable) -> Result:
