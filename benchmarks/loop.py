@@ -17,7 +17,7 @@ import time; begun = time.monotonic()
 from pathlib import Path
 from experiments import experiment, preflight
 chosen = experiment.load("wheel_legged_h2o")
-ready = preflight.prepare(chosen, resuming=True)
+ready = preflight.prepare(chosen, None)
 import jax
 from hybrid_jax import trainer
 (settings, algorithm), worlds = ready.learners["h2o"], ready.worlds
@@ -46,7 +46,7 @@ def parts() -> dict[str, float]:
     from hybrid_jax import buffers, rollout, trainer
 
     chosen = experiment.load("wheel_legged_h2o")
-    ready = preflight.prepare(chosen, resuming=True)
+    ready = preflight.prepare(chosen, None)
     (settings, algorithm), worlds = ready.learners["h2o"], ready.worlds
     rows = len(worlds.rows.reward)
     made = trainer.jitted(trainer.make(worlds.spec, (worlds.sim,), algorithm, settings.rates, rows))

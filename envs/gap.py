@@ -87,9 +87,19 @@ def density(env: SimEnv, scale: float) -> SimEnv:
     before = _model_of(env, "density", scale)
     record = physics.rescaled_mass(before, scale)
     after = physics.with_constants(before, record)
-    took = np.isclose(after.body_mass.sum(), scale * before.body_mass.sum(), rtol=1e-4)
-    _require(bool(took) and before.body_mass.sum() > 0, "density", scale)
+    # the armature of the joints does not scale
+    light, heavy = _mass_matrix(before), _mass_matrix(after)
+    _require(np.any(light > 0) and np.allclose(heavy, scale * light, rtol=1e-4, atol=1e-6), "density", scale)
     return env._replace(model=record)
+
+
+def _mass_matrix(model: mujoco.MjModel) -> np.ndarray:
+    """The bodies' share [V, V] of the joint-space inertia at the home position."""
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    full = np.empty((model.nv, model.nv))
+    mujoco.mj_fullM(model, data, full)
+    return full - np.diag(model.dof_armature)
 
 
 def _bias_at_rest(model: mujoco.MjModel) -> np.ndarray:

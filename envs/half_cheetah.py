@@ -49,6 +49,6 @@ def make(engine: physics.Engine = "auto", threads: int | None = None) -> SimEnv:
     return SimEnv(SPEC, bundle.model, reset, step, bundle)
 
 
-def make_real() -> gymnasium.Env:
+def make_real(**kwargs) -> gymnasium.Env:
     """The real side: gymnasium's HalfCheetah-v5 (MuJoCo C, float64)."""
-    return gymnasium.make("HalfCheetah-v5")
+    return gymnasium.make("HalfCheetah-v5", **kwargs)

@@ -62,7 +62,10 @@ def load(name: str) -> Experiment:
     module = _from_path(Path(name)) if name.endswith(".py") else _by_name(name)
     if not hasattr(module, "config"):
         raise ConfigError(f"{name} has no function config(); an experiment file returns its Experiment from it")
-    return module.config()
+    made = module.config()
+    if not isinstance(made, Experiment):
+        raise ConfigError(f"{name}: its config() returns a {type(made).__name__}; return an Experiment")
+    return made
 
 
 def names() -> list[str]:
@@ -83,7 +86,6 @@ def _from_path(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
 
@@ -93,9 +95,11 @@ def factory(reference: str, field: str) -> Callable[..., Any]:
     module, colon, function = reference.partition(":")
     if not colon:
         raise ConfigError(f"--{field} {reference!r} is not of the form module:factory, e.g. envs.wheel_legged:make")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a user's own module lies where the command is called
     try:
         found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, ValueError, TypeError) as error:  # not there, an empty or a relative name
         raise ConfigError(f"--{field} {reference!r}: {error}; is it on the Python path?") from error
     if not callable(getattr(found, function, None)):
         raise ConfigError(f"--{field} {reference!r}: module {module} has no function {function!r}")
@@ -114,6 +118,8 @@ def rival(experiment: Experiment, name: str) -> Experiment:
         algorithm = sac.Config(**shared | {"batch_real": 0, "batch_sim": rows})
     elif name == "mix" and isinstance(ours, h2o.Config):
         algorithm = replace(ours, importance_weight=False, beta=0.0)
+    elif name == "mix":
+        raise ConfigError("--rivals mix needs an H2O run to compare with; leave it out with --rivals sim_only")
     else:
-        raise ConfigError(f"--rivals {name!r} is not known beside {type(ours).__module__}; use sim_only or mix")
+        raise ConfigError(f"--rivals {name!r} is not known; use sim_only or mix")
     return replace(experiment, algorithm=algorithm, rivals=())

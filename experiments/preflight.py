@@ -1,8 +1,10 @@
 """Everything that can be refused is refused here, before anything is compiled."""
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,11 +38,19 @@ class Ready(NamedTuple):
     learners: dict[str, tuple[Experiment, Algorithm]]
 
 
-def prepare(experiment: Experiment, resuming: bool) -> Ready:
-    """Builds the worlds and learners. Raises Refused or ConfigError with one sentence for the user."""
+def prepare(experiment: Experiment, resumed: Path | None) -> Ready:
+    """Builds the worlds and learners. Raises Refused or ConfigError with one sentence for the user.
+
+    resumed: the folder of an earlier run to go on with.
+    """
+    _check_numbers(experiment)
+    if resumed is None:
+        _check_writable(experiment.runs)
+    else:
+        _check_writable(resumed)
+        _check_seeds(experiment, resumed)
     if experiment.compile_cache:
         use_compile_cache()
-    _check_numbers(experiment)
     try:
         worlds = _worlds(experiment)
         methods = {"h2o" if isinstance(experiment.algorithm, h2o.Config) else "sac": experiment}
@@ -52,8 +62,6 @@ def prepare(experiment: Experiment, resuming: bool) -> Ready:
     except ValueError as error:
         raise Refused(str(error)) from error
     _check_memory(experiment, worlds)
-    if not resuming:
-        _check_writable(experiment.runs)
     if experiment.video:
         _check_video(worlds.real)
     return Ready(worlds, learners)
@@ -61,9 +69,12 @@ def prepare(experiment: Experiment, resuming: bool) -> Ready:
 
 def use_compile_cache() -> None:
     """Keeps compiled programs in a folder that only this user can read, for the next start."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hybrid_jax" / "xla"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "hybrid_jax" / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)  # fails where the folder is another user's, whose programs must not run here
+    except OSError as error:
+        raise Refused(f"the compile cache {folder} cannot be used ({error}); give --compile_cache false") from error
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
@@ -74,11 +85,21 @@ def _check_numbers(experiment: Experiment) -> None:
             raise Refused(f"--{name} {getattr(experiment, name)} must be at least 1")
 
 
+def _check_seeds(experiment: Experiment, resumed: Path) -> None:
+    """A resumed run keeps its seeds: they name its folders."""
+    before = json.loads((resumed / "config.json").read_text())
+    for name in ("seed", "seeds"):
+        if getattr(experiment, name) != before[name]:
+            raise Refused(f"--{name} {getattr(experiment, name)}: {resumed} has {before[name]}; start a new run for it")
+
+
 def _build(make: Callable, field: str, reference: str, **kwargs: Any) -> Any:
     try:
         return make(**kwargs)
-    except TypeError as error:
-        raise Refused(f"--{field} {reference}: {error}") from error
+    except Refused:
+        raise
+    except Exception as error:  # a user's factory may fail in any way; nothing has run yet
+        raise Refused(f"--{field} {reference}: {type(error).__name__}: {error}") from error
 
 
 def _worlds(experiment: Experiment) -> Worlds:
@@ -90,10 +111,15 @@ def _worlds(experiment: Experiment) -> Worlds:
     mode = {"render_mode": "rgb_array"} if experiment.video else {}
     real = _build(make_real, "real", experiment.real, **mode)
     _check_spaces(real, sim.spec, experiment.real)
+    _check_reset(real, sim.spec, experiment.real)
+    for index, name, _, _ in experiment.columns:
+        if not 0 <= index < sim.spec.obs_size:
+            raise Refused(f"--columns: {name!r} is observation {index}, but there are {sim.spec.obs_size}")
     if experiment.dataset is None:
         return Worlds(sim.spec, sim, real, None, None, None)
     log = hdf5.load(experiment.dataset, sim.spec)
-    return Worlds(sim.spec, sim, real, log, hdf5.transitions(log), scores.behaviour_return(log))
+    whole = bool(np.any(log.terminals | log.timeouts))
+    return Worlds(sim.spec, sim, real, log, hdf5.transitions(log), scores.behaviour_return(log) if whole else None)
 
 
 def _check_spaces(real: RealEnv, spec: Spec, reference: str) -> None:
@@ -112,6 +138,17 @@ def _check_spaces(real: RealEnv, spec: Spec, reference: str) -> None:
             f"--real {reference}: its actions span {box.low} to {box.high}, not -1 to 1;"
             " wrap it in gymnasium.wrappers.RescaleAction(env, -1, 1)"
         )
+
+
+def _check_reset(real: RealEnv, spec: Spec, reference: str) -> None:
+    """One reset of the real environment, before hours are spent on training for it."""
+    try:
+        obs, _ = real.reset(seed=0)
+    except Exception as error:  # any failure of a user's environment is told, not traced
+        raise Refused(f"--real {reference}: reset(seed=0) failed with {type(error).__name__}: {error}") from error
+    obs = np.asarray(obs)
+    if obs.shape != (spec.obs_size,) or not np.all(np.isfinite(obs)):
+        raise Refused(f"--real {reference}: reset gave {obs}; expected {spec.obs_size} finite numbers")
 
 
 def _learner(experiment: Experiment, worlds: Worlds) -> Algorithm:
@@ -170,9 +207,11 @@ def _check_writable(runs: Path) -> None:
 
 
 def _check_video(real: RealEnv) -> None:
-    from importlib.util import find_spec
-
     if find_spec("imageio_ffmpeg") is None:
         raise Refused("--video needs the extra: pip install -e '.[video]'")
     if not callable(getattr(real, "render", None)):
         raise Refused("--video needs a real environment with render() in the mode rgb_array")
+    try:
+        real.render()
+    except Exception as error:  # a missing display driver shows itself in many ways
+        raise Refused(f"--video: render() failed with {type(error).__name__}: {error}; try MUJOCO_GL=egl") from error

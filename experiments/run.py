@@ -9,6 +9,7 @@ python experiments/run.py --resume runs/NAME-...   goes on where an earlier run 
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from experiments import experiment as experiments
@@ -21,26 +22,34 @@ def main(arguments: list[str]) -> int:
     """The exit code: 0 done, 2 the user's mistake in one sentence, 130 stopped by Ctrl-C with a checkpoint."""
     started = time.monotonic()
     try:
+        return _run(arguments, started)
+    except KeyboardInterrupt:
+        print("run.py: stopped; what the last checkpoint holds can be resumed", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: list[str], started: float) -> int:
+    try:
         folder, arguments = _resumed(arguments)
         named = arguments and not arguments[0].startswith("-")
         chosen = experiments.load(arguments[0] if named else DEFAULT)
         described = __doc__ + "\nexperiments: " + ", ".join(experiments.names())
-        chosen = config.parse(chosen, arguments[1:] if named else arguments, "run.py", described)
+        asked = config.parse(chosen, arguments[1:] if named else arguments, "run.py", described)
+        if (asked.sim, asked.real) != (chosen.sim, chosen.real) and asked.columns == chosen.columns:
+            asked = replace(asked, columns=())  # they name another task's observations
 
-        from experiments import preflight  # after --help, for it brings JAX and MuJoCo
+        from experiments import preflight, session
 
-        ready = preflight.prepare(chosen, resuming=folder is not None)
+        ready = preflight.prepare(asked, folder)
     except (config.ConfigError, experiments.Refused) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
-
-    from experiments import session
-
-    return session.run(chosen, ready, arguments, folder, started)
+    return session.run(asked, ready, arguments, folder, started)
 
 
 def _resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:
     """The folder behind --resume with the arguments it was started with, later ones appended."""
+    arguments = [part for word in arguments for part in _split_resume(word)]
     if "--resume" not in arguments:
         return None, arguments
     at = arguments.index("--resume")
@@ -50,7 +59,15 @@ def _resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:
     record = folder / "run.json"
     if not record.is_file():
         raise config.ConfigError(f"--resume {folder}: there is no run.json; give the folder that a run has made")
-    return folder, json.loads(record.read_text())["arguments"] + arguments[:at] + arguments[at + 2 :]
+    try:
+        first = json.loads(record.read_text())["arguments"]
+    except (ValueError, KeyError) as error:
+        raise config.ConfigError(f"--resume {folder}: its run.json is damaged ({error}); start anew") from error
+    return folder, first + arguments[:at] + arguments[at + 2 :]
+
+
+def _split_resume(word: str) -> list[str]:
+    return word.split("=", 1) if word.startswith("--resume=") else [word]
 
 
 if __name__ == "__main__":

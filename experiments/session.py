@@ -21,15 +21,17 @@ from hybrid_jax.metrics import read_csv, write_atomically
 from hybrid_jax.provenance import git_state
 
 PACKAGES = ("jax", "flax", "optax", "mujoco", "mujoco-mjx", "orbax-checkpoint", "numpy", "gymnasium")
-KEPT = "the policy after the last update of the budget; no evaluation chooses it"
+KEPT = (
+    "the policy after the last update of the budget, its weights averaged over the last updates where"
+    " policy_average is set; no evaluation chooses it"
+)
 
 
 def run(experiment: Experiment, ready: Ready, arguments: list[str], folder: Path | None, started: float) -> int:
     """Trains, tests and reports; returns the exit code."""
     console = Console(highlight=False, soft_wrap=True)
-    fresh = folder is None
-    if fresh:
-        folder = _new_folder(experiment, arguments)
+    folder = _new_folder(experiment) if folder is None else folder
+    _write_origin(experiment, arguments, folder)
     _introduce(console, experiment, ready.worlds, folder)
     results: dict[str, list[dict]] = {}
     try:
@@ -46,7 +48,7 @@ def run(experiment: Experiment, ready: Ready, arguments: list[str], folder: Path
     return 0
 
 
-def _new_folder(experiment: Experiment, arguments: list[str]) -> Path:
+def _new_folder(experiment: Experiment) -> Path:
     stem = f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     for attempt in range(100):
         folder = experiment.runs / (stem if attempt == 0 else f"{stem}-{attempt}")
@@ -54,7 +56,12 @@ def _new_folder(experiment: Experiment, arguments: list[str]) -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
-        break
+        return folder
+    raise Refused(f"{experiment.runs} holds 100 runs of this second; clear it or give another --runs")
+
+
+def _write_origin(experiment: Experiment, arguments: list[str], folder: Path) -> None:
+    """What was asked, and of which code and packages; on a resume, what is asked now."""
     record = {
         "arguments": arguments,
         "git": git_state(ROOT),
@@ -63,17 +70,18 @@ def _new_folder(experiment: Experiment, arguments: list[str]) -> Path:
     }
     write_atomically(folder / "config.json", json.dumps(to_json(experiment), indent=2) + "\n")
     write_atomically(folder / "run.json", json.dumps(record, indent=2) + "\n")
-    return folder
 
 
 def _introduce(console: Console, experiment: Experiment, worlds: Worlds, folder: Path) -> None:
     engine = "closed form" if worlds.sim.physics is None else worlds.sim.physics.engine
     log = "none"
     if worlds.log is not None:
-        log = f"{len(worlds.log.rewards):,} real rows, behaviour return {worlds.behaviour_return:,.0f}"
+        log = f"{len(worlds.log.rewards):,} real rows, behaviour return {_shown(worlds.behaviour_return)}"
     console.print(f"run      {folder}")
     console.print(f"device   {jax.devices()[0].device_kind} ({jax.default_backend()}), simulator engine: {engine}")
     console.print(f"log      {log}")
+    for note in worlds.log.notes if worlds.log is not None else ():
+        console.print(f"         {note}", markup=False)
     changed = diff(experiment.gap, type(experiment.gap)())
     if changed:
         console.print("gap      " + ", ".join(f"{name} {value}" for name, value in changed.items()))
@@ -87,13 +95,23 @@ def _train_method(experiment: Experiment, algorithm, worlds: Worlds, method: str
     groups = [(seeds, folders)] if together else [([s], [f]) for s, f in zip(seeds, folders, strict=True)]
     results = []
     for group, places in groups:
-        if not all((place / "result.json").exists() for place in places):
+        if not all(_finished(place, experiment) for place in places):
             label = method if len(seeds) == 1 else f"{method} seed {', '.join(map(str, group))}"
             outcomes = training.train(experiment, worlds, algorithm, group, places, label)
             for place, outcome, seed in zip(places, outcomes, group, strict=True):
                 _test(experiment, worlds, outcome, place, seed)
         results += [json.loads((place / "result.json").read_text()) | {"folder": place} for place in places]
     return results
+
+
+def _finished(place: Path, experiment: Experiment) -> bool:
+    """Whether a method was tested at this budget; a larger one trains it further."""
+    path = place / "result.json"
+    return path.exists() and json.loads(path.read_text())["updates"] >= experiment.updates
+
+
+def _shown(value: float | None) -> str:
+    return "unknown (no complete episode)" if value is None else f"{value:,.0f}"
 
 
 def _test(experiment: Experiment, worlds: Worlds, outcome: training.Outcome, folder: Path, seed: int) -> None:
@@ -156,6 +174,7 @@ def _report(
         "kept_policy": KEPT,
         "rivals": dict(rivals),
     }
+    report.write_summary(folder / "summary.json", summary)
     title = experiment.name.replace("_", " ").replace("h2o", "H2O")
     report.plot_curve(folder / "curve.png", _curves(results), worlds.behaviour_return, title)
     if experiment.columns:
@@ -163,7 +182,6 @@ def _report(
         report.plot_episodes(folder / "episodes.png", _episodes(experiment, worlds, results), columns, title)
     if experiment.video:
         _video(worlds, results[main][0]["folder"] / "policy", folder / "video.mp4")
-    report.write_summary(folder / "summary.json", summary)
     rows = [
         report.Row(
             name,
@@ -199,7 +217,7 @@ def _episodes(experiment: Experiment, worlds: Worlds, results: dict[str, list[di
     for method, seeds in results.items():
         with np.load(seeds[0]["folder"] / "test_episode.npz", allow_pickle=False) as file:
             seen[method] = (file["obs"], seeds[0]["first_fell"])
-    if worlds.log is not None:
+    if worlds.behaviour_return is not None:
         seen["logged behaviour"] = _median_episode(worlds.log)
     return {
         name: {"t": np.arange(len(obs)) * worlds.spec.dt, "terminated": fell}

@@ -18,7 +18,7 @@ import numpy as np
 from experiments.experiment import Experiment, Refused
 from experiments.preflight import Worlds
 from hybrid_jax import evaluate, trainer
-from hybrid_jax.checkpoint import Checkpointer
+from hybrid_jax.checkpoint import Checkpointer, CheckpointError
 from hybrid_jax.config import config_hash
 from hybrid_jax.export import NumpyPolicy
 from hybrid_jax.metrics import RunLog
@@ -26,7 +26,7 @@ from hybrid_jax.progress import Progress
 from hybrid_jax.types import Algorithm
 
 EVALUATION_SEED = 1_000  # real episodes during training start from these seeds on ...
-TEST_SEED = 100_000  # ... and the test, once at the end, from these
+TEST_SEED = 1_000_000  # ... and the test, once at the end, from these
 SIM_EPISODES = 8
 
 
@@ -85,7 +85,7 @@ def train(
     with ExitStack() as owned:
         checkpoints = owned.enter_context(Checkpointer(folders[0] / "checkpoints"))
         stop = owned.enter_context(_Stop())
-        state, done = _start(run, keys, worlds, checkpoints, identity)
+        state, done = _start(run, keys, worlds, checkpoints, identity, iterations)
         logs = [owned.enter_context(RunLog(f, experiment.tensorboard, done * made.updates)) for f in folders]
         progress = owned.enter_context(Progress(label, iterations * made.updates))
         progress.update(done * made.updates, done * made.sim_steps)
@@ -105,11 +105,10 @@ def train(
                 }
             else:
                 jax.block_until_ready(metrics)  # keeps the queue, and so the answer to Ctrl-C, short
-            interrupted = stop.wanted and not last
-            if last or interrupted or (returns and (done // per_evaluation) % experiment.checkpoint_every == 0):
+            if last or stop.wanted or (returns and (done // per_evaluation) % experiment.checkpoint_every == 0):
                 checkpoints.save(done, state, {"identity": identity, "seeds": seeds})
             progress.update(updates, done * made.sim_steps, **returns)
-            if interrupted:
+            if stop.wanted:
                 raise Interrupted
     policies = jax.device_get(algorithm.deployed(state.algorithm))
     return [
@@ -125,14 +124,24 @@ def _identity(experiment: Experiment) -> str:
     return f"{config_hash(replace(experiment, **free))}-{hashlib.sha256(log).hexdigest()}"
 
 
-def _start(run: trainer.Trainer, keys: jax.Array, worlds: Worlds, checkpoints: Checkpointer, identity: str):
+def _start(
+    run: trainer.Trainer, keys: jax.Array, worlds: Worlds, checkpoints: Checkpointer, identity: str, iterations: int
+):
     """The first state, or the newest saved one, and the iterations done."""
     if checkpoints.latest() is None:
         return run.init(keys, worlds.rows), 0
-    state, meta, done = checkpoints.restore(jax.eval_shape(run.init, keys, worlds.rows))
+    try:
+        state, meta, done = checkpoints.restore(jax.eval_shape(run.init, keys, worlds.rows))
+    except CheckpointError as error:
+        raise Refused(f"{error}; resume with the fields in the run's config.json, or start anew") from error
+    for sentence in checkpoints.skipped:
+        print(f"skipped a damaged checkpoint: {sentence}")
     if meta["identity"] != identity:
+        raise Refused(f"{checkpoints.directory}: config or data differ from its own; see the run's config.json")
+    if done > iterations:
         raise Refused(
-            f"{checkpoints.directory} holds another run: config or data differ; resume it with its own config.json"
+            f"--updates {iterations * run.updates} is below the {done * run.updates} already done in"
+            f" {checkpoints.directory.parent}; ask for at least as many"
         )
     return state, done
 

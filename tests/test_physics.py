@@ -1,5 +1,7 @@
 """The engines against gymnasium, against each other, and against MuJoCo C stepped by hand."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import chex
 import gymnasium
 import jax
@@ -10,6 +12,7 @@ import pytest
 
 from envs import half_cheetah
 from hybrid_jax import physics
+from hybrid_jax.physics import model as physics_model
 from hybrid_jax.physics import native
 
 STEPS = 1000
@@ -182,3 +185,17 @@ def test_constants_of_another_model_are_refused(cheetah):
         physics.with_constants(cheetah.physics.mj_model, base._replace(geom_friction=np.ones((2, 3))))
     with pytest.raises(ValueError, match="dof_damping has shape"):
         physics.batch_axes(base._replace(dof_damping=np.ones((4, 3, 9))), cheetah.physics.mj_model)
+
+
+def test_callbacks_that_overlap_do_not_share_a_simulation(cheetah):
+    """XLA may run independent callbacks of one program at the same time; every state must still be its own."""
+    engine = native._Engine(cheetah.physics.mj_model, 5, threads=1)
+    constants = np.asarray(physics_model.pack(cheetah.model))[None]
+    rng = np.random.default_rng(0)
+    qpos = cheetah.physics.mj_model.qpos0 + rng.uniform(-0.1, 0.1, (4, 50, 9))
+    qvel = rng.normal(size=(4, 50, 9))
+    expected = [engine.init(constants, *start) for start in zip(qpos, qvel, strict=True)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            overlapping = list(pool.map(engine.init, [constants] * 4, qpos, qvel))
+            np.testing.assert_array_equal(overlapping, expected)

@@ -38,7 +38,7 @@ def resolve_engine(engine: Engine) -> str:
         if backend not in ("gpu", "cuda"):
             raise ValueError(f"engine 'mjx-warp' needs an NVIDIA GPU, JAX runs on {backend!r} here; use mjx or native")
         if importlib.util.find_spec("warp") is None:
-            raise ValueError("engine 'mjx-warp' needs the package warp-lang; pip install 'hybrid_jax[warp]'")
+            raise ValueError("engine 'mjx-warp' needs the package warp-lang; pip install -e '.[warp]'")
     return engine
 
 
@@ -48,6 +48,8 @@ def make(mj_model: mujoco.MjModel, *, frame_skip: int, engine: Engine = "auto", 
     frame_skip: physics steps per control step. threads: host threads of `native` (None: one per core).
     Raises ValueError for an engine that cannot run here.
     """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads {threads} must be at least 1, or None for one per core")
     if frame_skip < 1:
         raise ValueError(f"frame_skip {frame_skip} must be at least 1")
     name = resolve_engine(engine)

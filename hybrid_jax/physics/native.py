@@ -5,6 +5,7 @@ engine's precision and its solver's warm start survive in a float32 program.
 """
 
 import os
+import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
@@ -52,6 +53,11 @@ def from_float64(packed: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(packed, np.float64).view(np.uint32)
 
 
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class _Engine:
     """Owns the MuJoCo models, one MjData per thread and the pool."""
 
@@ -63,7 +69,8 @@ class _Engine:
         self.frame_skip = frame_skip
         self.columns = state_columns(mj_model)
         self.state_size = mujoco.mj_stateSize(mj_model, STATE)
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or _cores()
+        self.lock = threading.Lock()  # one MjData a thread: callbacks of two programs take turns
         self.data = [mujoco.MjData(mj_model) for _ in range(self.threads)]
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="mujoco")
         self.model_sets: OrderedDict[bytes, list[mujoco.MjModel]] = OrderedDict()
@@ -88,6 +95,11 @@ class _Engine:
         """Runs work(data, low, high) over [0, count) in equal parts, one MjData a thread."""
         parts = min(self.threads, max(1, count // _CHUNK))
         bounds = [count * i // parts for i in range(parts + 1)]
+        with self.lock:
+            self._share_out(work, bounds)
+
+    def _share_out(self, work, bounds: list[int]) -> None:
+        parts = len(bounds) - 1
         futures = [self.pool.submit(work, self.data[i], bounds[i], bounds[i + 1]) for i in range(1, parts)]
         work(self.data[0], bounds[0], bounds[1])
         for future in futures:
