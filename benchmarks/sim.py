@@ -134,7 +134,8 @@ def main(envs: int) -> None:
     rows.append(("native / brax on mjx", f"{rate['native'] / rate['brax_mjx']:12.1f}"))
     if absent:
         rows.append(("mjx_warp", absent))
-    timing.report(rows, {f"{name}_env_steps_per_s": value for name, value in rate.items()} | {"envs": envs})
+    counts = {"envs": envs, "mjx_envs": slow, "brax_mjx_envs": slow, "gymnasium_vector_envs": SLOW_ENVS}
+    timing.report(rows, {f"{name}_env_steps_per_s": value for name, value in rate.items()} | counts)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ environment until an evaluation reaches --stop_return, then rolled out. medium_r
 up to there, or in its whole budget. expert: SAC trained for the whole budget, then rolled out.
 """
 
+import importlib
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,7 +50,7 @@ def main(arguments: list[str]) -> int:
         name = arguments[0]
         defaults = Collection(task=name if "." in name else f"envs.{name}")
         collect(config.parse(defaults, arguments[1:], "collect.py", __doc__ or ""), " ".join(arguments))
-    except (config.ConfigError, Refused, ValueError) as error:
+    except (config.ConfigError, Refused, ValueError, OSError) as error:
         print(f"collect.py: {error}", file=sys.stderr)
         return 2
     return 0
@@ -60,8 +61,11 @@ def collect(wanted: Collection, command: str) -> Path:
     out = wanted.out or DATA / f"{wanted.task.rpartition('.')[2]}.hdf5"
     if out.exists() and not wanted.overwrite:
         raise Refused(f"{out} exists; give --out or --overwrite true")
+    if wanted.rows < 1:
+        raise Refused(f"--rows {wanted.rows} must be at least 1")
+    out.parent.mkdir(parents=True, exist_ok=True)  # before any training, for it may be refused
     make_real = factory(f"{wanted.task}:make_real", "task")
-    spec: Spec = factory(f"{wanted.task}:make", "task").__globals__["SPEC"]
+    spec: Spec = importlib.import_module(wanted.task).SPEC
     rng = np.random.default_rng(wanted.seed)
     if wanted.quality == "random":
         data = online.record(
@@ -79,7 +83,6 @@ def collect(wanted: Collection, command: str) -> Path:
         "command": f"python experiments/collect.py {command}",
         "behaviour_return": behaviour,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
     hdf5.save(
         out, data, attributes, mantissa_bits=wanted.mantissa_bits, next_observations=False, overwrite=wanted.overwrite
     )

@@ -85,6 +85,11 @@ def learn(env: RealEnv, judge: RealEnv, spec: Spec, config: Config, seed: int, s
 
     say: called with a line of text at every evaluation.
     """
+    for name in ("chunk", "evaluate_every", "episodes"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"training.{name} {getattr(config, name)} must be at least 1")
+    if config.steps < config.chunk:
+        raise ValueError(f"training.steps {config.steps} is less than one chunk of {config.chunk}; give more steps")
     algorithm = sac.make(config.algorithm, spec)
     rates = trainer.Rates(sims=1, unroll=1, updates=config.chunk, sim_capacity=1)
     train = trainer.jitted(trainer.make(spec, (), algorithm, rates, config.steps))

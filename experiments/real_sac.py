@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
             raise config.ConfigError(f"name an experiment first: {', '.join(experiments.names())}")
         chosen = config.parse(experiments.load(arguments[0]), arguments[1:], "real_sac.py", __doc__ or "")
         judged = judge(replace(chosen, dataset=None, rivals=()))
-    except (config.ConfigError, Refused) as error:
+    except (config.ConfigError, Refused, ValueError) as error:
         print(f"real_sac.py: {error}", file=sys.stderr)
         return 2
     print(json.dumps(judged))

@@ -45,6 +45,7 @@ def run(experiment: Experiment, ready: Ready, arguments: list[str], folder: Path
         console.print(f"stopped; go on with: python experiments/run.py --resume {folder}")
         return 130
     _report(console, experiment, ready.worlds, folder, results, time.monotonic() - started)
+    ready.worlds.real.close()
     return 0
 
 
@@ -196,6 +197,9 @@ def _report(
     if worlds.behaviour_return is not None:
         rows.append(report.Row("logged behaviour", worlds.behaviour_return))
     console.print(report.summary_table(rows))
+    if experiment.seeds > 1:
+        for name, each in judged.items():
+            console.print(f"{name}: {each['real_return_mean']:,.0f} +- {each['real_return_std']:,.0f} over seeds")
     made = [name for name in ("curve.png", "episodes.png", "video.mp4") if (folder / name).exists()]
     console.print(f"{seconds:.0f} s; look at {', '.join(str(folder / name) for name in made)}")
 

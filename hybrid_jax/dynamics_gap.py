@@ -100,7 +100,7 @@ def next_obs_std(next_obs: np.ndarray, jitter: str) -> np.ndarray:
     "full": their standard deviation. "diluted": that of the released code, whose array also holds ten
     empty rows for each real one, sqrt((v + m^2)/11 - (m/11)^2). Both plus 1e-3.
     """
-    mean, variance = next_obs.mean(axis=0), next_obs.var(axis=0)
+    mean, variance = next_obs.mean(axis=0, dtype=np.float64), next_obs.var(axis=0, dtype=np.float64)
     if jitter == "full":
         std = np.sqrt(variance)
     elif jitter == "diluted":

@@ -64,8 +64,7 @@ def sim_returns(env: SimEnv, act: Callable, sims: int) -> Callable:
         def step(carry, _):
             state, obs, total, alive = carry
             state, out = env_step(state, act(policy, obs))
-            sane = jnp.all(jnp.isfinite(out.obs), axis=-1) & jnp.isfinite(out.reward)
-            alive_now = alive & sane
+            alive_now = alive & ~rollout.diverged(out.obs, out.reward)
             total = total + jnp.where(alive_now, out.reward, 0.0)
             return (state, out.obs, total, alive_now & ~out.terminated & ~out.truncated), None
 

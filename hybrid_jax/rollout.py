@@ -40,7 +40,7 @@ class Stats(NamedTuple):
     episodes: Array  # [] ended by the task or the clock
     terminated: Array  # [] ended by the task
     diverged: Array  # [] non-finite or huge: masked out
-    return_sum: Array  # [] over the ended episodes that began at their first state
+    return_sum: Array  # [] over the ended episodes; a simulation's first one is cut short by its staggered clock
 
 
 def batched(env: SimEnv):
@@ -55,7 +55,7 @@ def init(env: SimEnv, key: Array, sims: int, pool_size: int) -> RolloutState:
     """N simulations at first states, with their clocks spread evenly over the episode.
 
     Spread clocks keep time limits from cutting all simulations at once. With a model per simulation the
-    pool is the simulations' own first states.
+    pool is made of the simulations' first states; a first state depends on the model by its warm start alone.
     """
     reset, _ = batched(env)
     start_key, pool_key = jax.random.split(key)
@@ -79,7 +79,7 @@ def _where(mask: Array, new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(choose, new, old)
 
 
-def _diverged(obs: Array, reward: Array) -> Array:
+def diverged(obs: Array, reward: Array) -> Array:
     sane = jnp.isfinite(obs) & (jnp.abs(obs) < HUGE)
     return ~(jnp.all(sane, axis=-1) & jnp.isfinite(reward))
 
@@ -97,7 +97,7 @@ def rollout(env: SimEnv, explore, state: RolloutState, key: Array, length: int):
         action_key, reset_key = jax.random.split(key)
         action = explore(state.obs, action_key)
         reached, out = env_step(state.env, action)
-        bad = _diverged(out.obs, out.reward)
+        bad = diverged(out.obs, out.reward)
         time = state.time + 1
         terminated = out.terminated & ~bad
         ended = terminated | out.truncated | (time >= env.spec.episode_length) | bad

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hybrid_jax import buffers, rollout
 from hybrid_jax.types import REAL, Algorithm, Array, SimEnv, Spec, TrainState, Transition
@@ -70,6 +71,9 @@ def make(spec: Spec, sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rate
     """
     _check(spec, rates, sims)
     capacities = (max(real_capacity, 1), *(rates.sim_capacity,) * len(sims))
+    drawn = int(np.max(algorithm.mix(jax.random.key(0))))
+    if drawn >= len(capacities):
+        raise ValueError(f"the algorithm draws rows of store {drawn}; there are {len(sims)} simulators behind store 0")
     store = buffers.multi_buffer(capacities)
 
     def init(key: Array, rows: Transition | None) -> TrainState:
@@ -146,7 +150,7 @@ def jitted(trainer: Trainer, programs: int = 1) -> Trainer:
 
 
 def over_seeds(trainer: Trainer) -> Trainer:
-    """S runs in one program: keys [S], every leaf of the state [S, ...]; the real rows are shared."""
+    """S runs in one program: keys [S], every leaf of the state [S, ...], a store of its own for each seed."""
     step = jax.jit(jax.vmap(trainer.step, in_axes=(0, None, None)), donate_argnums=0)
     return trainer._replace(
         init=jax.jit(jax.vmap(trainer.init, in_axes=(0, None))),

@@ -15,7 +15,7 @@ simulators replace `mix` by one that keeps this order and these counts.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import chex
 import jax
@@ -46,7 +46,9 @@ class Config(sac.Config):
     weight_clip: tuple[float, float] = (1e-5, 1.0)  # bounds on w
     u_clip_max: float = 10.0  # upper bound on u
     next_state_samples: int = 10  # N: perturbed s' per row behind u
-    next_state_jitter: str = "diluted"  # whose std perturbs s': "diluted" (released code) or "full"
+    next_state_jitter: Literal["diluted", "full"] = (
+        "diluted"  # whose std perturbs s': "diluted" (released code) or "full"
+    )
     jitter_scale: float = 1.0  # multiplies that std
     importance_weight: bool = True  # False: w = 1
     adaptive_penalty: bool = True  # False: u = 1, so G is a plain log-mean-exp
