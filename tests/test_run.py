@@ -13,7 +13,7 @@ import pytest
 
 from envs import point_mass
 from experiments import experiment as experiments
-from experiments import online, run
+from experiments import online, run, training
 from hybrid_jax.datasets import hdf5
 from hybrid_jax.export import NumpyPolicy
 
@@ -101,7 +101,7 @@ def test_the_kept_policy_gives_the_reported_return(finished):
     """The policy folder alone, driven by hand in the real environment, repeats the first test episode."""
     policy = NumpyPolicy.load(finished / "seed0" / "policy")
     env = point_mass.make_real()
-    obs, total, done = env.reset(seed=100_000)[0], 0.0, False
+    obs, total, done = env.reset(seed=training.TEST_SEED)[0], 0.0, False
     while not done:
         obs, reward, fell, timeout, _ = env.step(policy(np.asarray(obs, np.float32)))
         total, done = total + reward, fell or timeout
@@ -113,6 +113,27 @@ def test_resuming_a_finished_run_trains_nothing_again(finished):
     before = (finished / "seed0" / "result.json").stat().st_mtime_ns
     assert run.main(["--resume", str(finished)]) == 0
     assert (finished / "seed0" / "result.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "3"], "start a new run for it"),
+        (["--algorithm.hidden", "4", "--updates", "90"], "resume with the fields in the run's config.json"),
+        (["--algorithm.discount", "0.5", "--updates", "90"], "config or data differ"),
+    ],
+)
+def test_a_run_is_not_resumed_as_another(finished, capsys, arguments, message):
+    before = (finished / "run.json").read_text()
+    assert run.main(["--resume", str(finished), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    (finished / "run.json").write_text(before)
+
+
+def test_a_larger_budget_trains_a_finished_run_further(finished):
+    assert run.main(["--resume", str(finished), "--updates", "90"]) == 0
+    for place in ("seed0", "rivals/mix/seed1"):
+        assert json.loads((finished / place / "result.json").read_text())["updates"] == 90
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_resume_ends_as_an_unbroken_run(folder):
