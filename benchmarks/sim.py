@@ -39,7 +39,7 @@ def ours(engine: str, envs: int, steps: int):
 
         return jax.lax.scan(one, state, jax.random.split(key, steps))
 
-    state = jax.jit(reset)(jax.random.split(jax.random.key(0), envs))
+    state, _ = jax.jit(reset)(jax.random.split(jax.random.key(0), envs))
     held = {"state": state, "key": jax.random.key(1)}
 
     def call():
