@@ -58,10 +58,11 @@ def init(env: SimEnv, key: Array, sims: int, pool_size: int) -> RolloutState:
     pool is made of the simulations' first states; a first state depends on the model by its warm start alone.
     """
     reset, _ = batched(env)
-    start_key, pool_key = jax.random.split(key)
-    state, obs = reset(jax.random.split(start_key, sims))
     shared = env.physics is None or physics.batch_axes(env.model, env.physics.mj_model) is None
-    pool = Pool(*reset(jax.random.split(pool_key, pool_size))) if shared else Pool(state, obs)
+    # One reset for both: host callbacks of one program that run side by side can starve the CPU's few threads.
+    first = reset(jax.random.split(key, sims + pool_size if shared else sims))
+    state, obs = jax.tree.map(lambda leaf: leaf[:sims], first)
+    pool = Pool(*jax.tree.map(lambda leaf: leaf[sims:] if shared else leaf, first))
     time = (jnp.arange(sims) * env.spec.episode_length // sims).astype(jnp.int32)
     return jax.tree.map(jnp.copy, RolloutState(state, obs, time, jnp.zeros(sims), pool))
 

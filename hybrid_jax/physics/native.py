@@ -5,8 +5,7 @@ engine's precision and its solver's warm start survive in a float32 program.
 """
 
 import os
-import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -70,8 +69,7 @@ class _Engine:
         self.columns = state_columns(mj_model)
         self.state_size = mujoco.mj_stateSize(mj_model, STATE)
         self.threads = threads or _cores()
-        self.lock = threading.Lock()  # one MjData a thread: callbacks of two programs take turns
-        self.data = [mujoco.MjData(mj_model) for _ in range(self.threads)]
+        self.spare: deque[list[mujoco.MjData]] = deque()  # one MjData a thread, in sets that are not in use
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="mujoco")
         self.model_sets: OrderedDict[bytes, list[mujoco.MjModel]] = OrderedDict()
 
@@ -95,15 +93,19 @@ class _Engine:
         """Runs work(data, low, high) over [0, count) in equal parts, one MjData a thread."""
         parts = min(self.threads, max(1, count // _CHUNK))
         bounds = [count * i // parts for i in range(parts + 1)]
-        with self.lock:
-            self._share_out(work, bounds)
-
-    def _share_out(self, work, bounds: list[int]) -> None:
-        parts = len(bounds) - 1
-        futures = [self.pool.submit(work, self.data[i], bounds[i], bounds[i + 1]) for i in range(1, parts)]
-        work(self.data[0], bounds[0], bounds[1])
+        # Callbacks of one program may overlap: each borrows MjData of its own, and none waits for another.
+        data = self._borrow()
+        futures = [self.pool.submit(work, data[i], bounds[i], bounds[i + 1]) for i in range(1, parts)]
+        work(data[0], bounds[0], bounds[1])
         for future in futures:
             future.result()
+        self.spare.append(data)
+
+    def _borrow(self) -> list[mujoco.MjData]:
+        try:
+            return self.spare.pop()
+        except IndexError:
+            return [mujoco.MjData(self.base) for _ in range(self.threads)]
 
     def init(self, vectors, qpos, qvel):
         (vectors, qpos, qvel), batch = _flatten(vectors, qpos, qvel)
