@@ -18,7 +18,6 @@ from hybrid_jax import physics
 from hybrid_jax.types import SimEnv, Spec, Step
 
 SPEC = Spec(obs_size=4, action_size=1, episode_length=1000, dt=0.005)
-COLUMNS = (("displacement", "m"), ("speed", "m/s"), ("tilt", "rad"), ("tilt rate", "rad/s"))
 TORQUE_LIMIT = 3.0  # [N m] over both wheels
 FALL = np.pi / 6  # [rad] tilt at which the robot counts as fallen
 FRAME_SKIP = 2

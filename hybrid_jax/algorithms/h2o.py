@@ -24,7 +24,7 @@ import numpy as np
 
 from hybrid_jax import dynamics_gap, losses
 from hybrid_jax.algorithms import sac
-from hybrid_jax.buffers import fixed_mix
+from hybrid_jax.buffers import concatenate_mixes, fixed_mix
 from hybrid_jax.types import REAL, Algorithm, Array, Batch, PyTree, Spec, Transition
 
 
@@ -112,11 +112,7 @@ def make(config: Config, spec: Spec, next_obs_std: np.ndarray) -> Algorithm:
     counts = [(config.batch_real, config.batch_sim)]
     if needs_gap:
         counts.append((config.discriminator_batch_real, config.discriminator_batch_sim))
-    draws = [fixed_mix(c) for c in counts]
-
-    def mix(key: Array) -> Array:
-        keys = jax.random.split(key, len(draws))
-        return jnp.concatenate([draw(k) for draw, k in zip(draws, keys, strict=True)])
+    mix = concatenate_mixes(*map(fixed_mix, counts))
 
     def policy(state: State) -> PyTree:
         return base.policy(state.sac)
