@@ -73,9 +73,7 @@ def train(
     capacity = 0 if worlds.rows is None else len(worlds.rows.reward)
     made = trainer.make(worlds.spec, (worlds.sim,), algorithm, experiment.rates, capacity)
     many = len(seeds) > 1
-    native = worlds.sim.physics is not None and worlds.sim.physics.engine == "native"
-    programs = 2 if native and experiment.compile_cache else 1
-    run = trainer.over_seeds(made) if many else trainer.jitted(made, programs)
+    run = trainer.over_seeds(made) if many else trainer.jitted(made)
     keys = jax.random.key(seeds[0]) if not many else jax.numpy.stack([jax.random.key(s) for s in seeds])
     judge = _judge(experiment, worlds, algorithm, many)
     iterations = -(-experiment.updates // made.updates)

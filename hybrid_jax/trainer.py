@@ -33,8 +33,8 @@ class Trainer(NamedTuple):
 
     init: Callable  # (key, real rows [R, ...] | None) -> TrainState
     step: Callable  # (TrainState, rows [C, ...] | None, count | None) -> (TrainState, metrics); collect, then learn
-    collect: Callable  # the first half of step, of the same form
-    learn: Callable  # (TrainState) -> (TrainState, metrics), the second half
+    collect: Callable  # the first half of step alone, of the same form: simulate, insert
+    learn: Callable  # (TrainState) -> (TrainState, metrics), the second half alone: U updates
     capacities: tuple[int, ...]  # rows of each store: REAL, then the simulators'
     sim_steps: int  # simulated control steps per iteration
     updates: int  # updates per iteration
@@ -129,24 +129,9 @@ def make(spec: Spec, sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rate
     return Trainer(init, step, collect, learn, capacities, sim_steps, rates.updates)
 
 
-def jitted(trainer: Trainer, programs: int = 1) -> Trainer:
-    """One run: init and step compiled, the state donated.
-
-    programs: 1 compiles the whole step as one. 2 compiles its halves apart, for the same numbers: JAX keeps no
-    compiled program with a host callback (the native engine) for the next start, so only then the updates can be
-    kept. Nothing passes through the host between the halves.
-    """
-    init = jax.jit(trainer.init)
-    if programs == 1:
-        return trainer._replace(init=init, step=jax.jit(trainer.step, donate_argnums=0))
-    collect, learn = jax.jit(trainer.collect, donate_argnums=0), jax.jit(trainer.learn, donate_argnums=0)
-
-    def step(state, rows=None, count=None):
-        state, collected = collect(state, rows, count)
-        state, learned = learn(state)
-        return state, learned | collected
-
-    return trainer._replace(init=init, step=step)
+def jitted(trainer: Trainer) -> Trainer:
+    """One run: init and step compiled, the state donated."""
+    return trainer._replace(init=jax.jit(trainer.init), step=jax.jit(trainer.step, donate_argnums=0))
 
 
 def over_seeds(trainer: Trainer) -> Trainer:

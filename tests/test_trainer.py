@@ -112,15 +112,15 @@ def test_seeds_in_one_program_learn_as_each_alone():
         chex.assert_trees_all_close(mine.buffers.data, single.buffers.data, atol=2e-5)
 
 
-def test_the_step_in_two_programs_gives_the_same_bits():
-    ends = []
-    for programs in (1, 2):
-        made = trainer.jitted(_trainer(), programs)
-        state = made.init(jax.random.key(0), _rows(40))
-        with jax.transfer_guard("disallow"):
-            state, metrics = made.step(state)
-        ends.append(jax.device_get((state._replace(key=jax.random.key_data(state.key)), metrics)))
+def test_collect_then_learn_are_the_whole_step():
+    made = _trainer()
+    run = trainer.jitted(made)
+    state, metrics = run.step(run.init(jax.random.key(0), _rows(40)))
+    halves, collected = jax.jit(made.collect)(run.init(jax.random.key(0), _rows(40)))
+    halves, learned = jax.jit(made.learn)(halves)
+    ends = [jax.device_get(end._replace(key=jax.random.key_data(end.key))) for end in (state, halves)]
     chex.assert_trees_all_equal(*ends)
+    chex.assert_trees_all_equal(metrics, learned | collected)
 
 
 def test_two_simulators_fill_their_own_stores():

@@ -1,9 +1,10 @@
-"""MuJoCo C inside a jitted program: `jax.pure_callback` to a pool of host threads.
+"""MuJoCo C inside a jitted program: a call to the host, which steps all simulations on a pool of threads.
 
 The state crosses the border as the bits of its float64 vector (two uint32 lanes a number), so the C
 engine's precision and its solver's warm start survive in a float32 program.
 """
 
+import hashlib
 import os
 from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from hybrid_jax.physics import host_call
 from hybrid_jax.physics import model as physics_model
 from hybrid_jax.physics.model import Motion
 from hybrid_jax.types import Array
@@ -121,7 +123,7 @@ class _Engine:
                 mujoco.mj_getState(models[i], data, packed[i], STATE)
 
         self.over_threads(work, len(qpos))
-        return packed.view(np.uint32).reshape(*batch, -1)
+        return (packed.view(np.uint32).reshape(*batch, -1),)
 
     def step(self, vectors, state, ctrl):
         (vectors, state, ctrl), batch = _flatten(vectors, state, ctrl)
@@ -169,27 +171,40 @@ def _flatten(*arrays):
     return flat, batch
 
 
+_engines: dict[str, _Engine] = {}  # by name: compiled programs hold on to the name, so an engine stays
+
+
+def _named_engine(mj_model: mujoco.MjModel, frame_skip: int, threads: int | None) -> tuple[str, _Engine]:
+    """The engine of this model and its name, which says the same in every process."""
+    content = np.empty(mujoco.mj_sizeModel(mj_model), np.uint8)
+    mujoco.mj_saveModel(mj_model, None, content)
+    name = f"mujoco-{hashlib.sha256(content).hexdigest()[:16]}-{frame_skip}-{threads or _cores()}"
+    if name not in _engines:
+        _engines[name] = _Engine(mj_model, frame_skip, threads)
+        host_call.register(f"{name}-init", _engines[name].init)
+        host_call.register(f"{name}-step", _engines[name].step)
+    return name, _engines[name]
+
+
 def make(mj_model: mujoco.MjModel, frame_skip: int, threads: int | None):
     """The (init, step) pair of the native engine; see `bundle.Physics`."""
-    engine = _Engine(mj_model, frame_skip, threads)
+    name, engine = _named_engine(mj_model, frame_skip, threads)
     state = jax.ShapeDtypeStruct((2 * engine.state_size,), jnp.uint32)
     qpos = jax.ShapeDtypeStruct((mj_model.nq,), jnp.float32)
     qvel = jax.ShapeDtypeStruct((mj_model.nv,), jnp.float32)
 
+    def call(function, kind, shapes, *arguments):
+        if jax.default_backend() == "cpu":
+            return jax.ffi.ffi_call(f"{name}-{kind}", shapes, vmap_method="expand_dims")(*arguments)
+        # Elsewhere the rows lie in the accelerator's memory, and JAX brings them to the host and back.
+        return jax.pure_callback(function, shapes, *arguments, vmap_method="expand_dims")
+
     def init(model, position, velocity):
-        return jax.pure_callback(
-            engine.init, state, physics_model.pack(model), position, velocity, vmap_method="expand_dims"
-        )
+        return call(engine.init, "init", (state,), physics_model.pack(model), position, velocity)[0]
 
     def step(model, packed, ctrl):
-        packed, *motion = jax.pure_callback(
-            engine.step,
-            (state, qpos, qvel, qpos),
-            physics_model.pack(model),
-            packed,
-            ctrl,
-            vmap_method="expand_dims",
-        )
+        shapes = (state, qpos, qvel, qpos)
+        packed, *motion = call(engine.step, "step", shapes, physics_model.pack(model), packed, ctrl)
         return packed, Motion(*motion)
 
     return init, step
