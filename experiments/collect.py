@@ -8,8 +8,10 @@ environment until an evaluation reaches --stop_return, then rolled out. medium_r
 up to there, or in its whole budget. expert: SAC trained for the whole budget, then rolled out.
 """
 
+import contextlib
 import importlib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -68,12 +70,10 @@ def collect(wanted: Collection, command: str) -> Path:
     spec: Spec = importlib.import_module(wanted.task).SPEC
     rng = np.random.default_rng(wanted.seed)
     if wanted.quality == "random":
-        data = online.record(
-            make_real(), spec, lambda obs: rng.uniform(-1, 1, spec.action_size), wanted.rows, wanted.seed
-        )
+        data = _recorded(make_real, spec, lambda obs: rng.uniform(-1, 1, spec.action_size), wanted.rows, wanted.seed)
     elif wanted.quality == "hand_tuned":
         controller = factory(f"{wanted.task}:hand_tuned", "quality")
-        data = online.record(make_real(), spec, controller(rng), wanted.rows, wanted.seed)
+        data = _recorded(make_real, spec, controller(rng), wanted.rows, wanted.seed)
     else:
         data = _learned(wanted, make_real, spec, rng)
     behaviour = scores.behaviour_return(data)
@@ -96,13 +96,19 @@ def _learned(wanted: Collection, make_real, spec: Spec, rng: np.random.Generator
         raise Refused("--quality medium needs --stop_return, the return that ends the training")
     if wanted.quality != "expert":
         training = replace(training, stop_return=wanted.stop_return)
-    result = online.learn(make_real(), make_real(), spec, training, wanted.seed, print)
+    with contextlib.closing(make_real()) as env, contextlib.closing(make_real()) as judge:
+        result = online.learn(env, judge, spec, training, wanted.seed, print)
     if wanted.policy_out is not None:
         save_policy(wanted.policy_out, result.actor, {"dt": spec.dt, "task": wanted.task})
     if wanted.quality == "medium_replay":
         return thinned(result.data, wanted.rows)
     policy = NumpyPolicy.from_params(result.actor)
-    return online.record(make_real(), spec, lambda obs: policy.explore(obs, rng), wanted.rows, wanted.seed + 1)
+    return _recorded(make_real, spec, lambda obs: policy.explore(obs, rng), wanted.rows, wanted.seed + 1)
+
+
+def _recorded(make_real: Callable, spec: Spec, act: Callable, rows: int, seed: int) -> hdf5.Dataset:
+    with contextlib.closing(make_real()) as env:
+        return online.record(env, spec, act, rows, seed)
 
 
 def thinned(data: hdf5.Dataset, rows: int) -> hdf5.Dataset:

@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,19 +52,21 @@ def prepare(experiment: Experiment, resumed: Path | None) -> Ready:
         _check_seeds(experiment, resumed)
     if experiment.compile_cache:
         use_compile_cache()
-    try:
-        worlds = _worlds(experiment)
-        methods = {"h2o" if isinstance(experiment.algorithm, h2o.Config) else "sac": experiment}
-        methods |= {name: rival(experiment, name) for name in experiment.rivals}
-        learners = {name: (method, _learner(method, worlds)) for name, method in methods.items()}
-        for method, algorithm in learners.values():
-            trainer.make(worlds.spec, (worlds.sim,), algorithm, method.rates, _real_rows(worlds))
-            _check_mix(algorithm, worlds, method)
-    except ValueError as error:
-        raise Refused(str(error)) from error
-    _check_memory(experiment, worlds)
-    if experiment.video:
-        _check_video(worlds.real)
+    with ExitStack() as undo:  # a real environment that was opened for a refused run is closed
+        try:
+            worlds = _worlds(experiment, undo)
+            methods = {"h2o" if isinstance(experiment.algorithm, h2o.Config) else "sac": experiment}
+            methods |= {name: rival(experiment, name) for name in experiment.rivals}
+            learners = {name: (method, _learner(method, worlds)) for name, method in methods.items()}
+            for method, algorithm in learners.values():
+                trainer.make(worlds.spec, (worlds.sim,), algorithm, method.rates, _real_rows(worlds))
+                _check_mix(algorithm, worlds, method)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        _check_memory(experiment, worlds)
+        if experiment.video:
+            _check_video(worlds.real)
+        undo.pop_all()
     return Ready(worlds, learners)
 
 
@@ -102,7 +105,7 @@ def _build(make: Callable, field: str, reference: str, **kwargs: Any) -> Any:
         raise Refused(f"--{field} {reference}: {type(error).__name__}: {error}") from error
 
 
-def _worlds(experiment: Experiment) -> Worlds:
+def _worlds(experiment: Experiment, undo: ExitStack) -> Worlds:
     make_sim, make_real = factory(experiment.sim, "sim"), factory(experiment.real, "real")
     options = {"engine": experiment.engine, "threads": experiment.threads}
     if experiment.engine == "auto" and experiment.threads is None:
@@ -110,6 +113,11 @@ def _worlds(experiment: Experiment) -> Worlds:
     sim = gap.apply(_build(make_sim, "sim", experiment.sim, **options), experiment.gap)
     mode = {"render_mode": "rgb_array"} if experiment.video else {}
     real = _build(make_real, "real", experiment.real, **mode)
+    if not callable(getattr(real, "close", None)):
+        raise Refused(
+            f"--real {experiment.real}: a {type(real).__name__} has no close(); gymnasium's interface asks for it"
+        )
+    undo.callback(real.close)
     _check_spaces(real, sim.spec, experiment.real)
     _check_reset(real, sim.spec, experiment.real)
     for index, name, _, _ in experiment.columns:

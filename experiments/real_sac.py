@@ -6,6 +6,7 @@ Networks, learning rates and budget are those of the named experiment, one updat
 the last update on the same test episodes as the experiment. The last line is JSON.
 """
 
+import contextlib
 import json
 import sys
 import time
@@ -50,12 +51,12 @@ def judge(experiment: Experiment) -> dict:
         evaluate_every=experiment.evaluate_every,
         episodes=experiment.episodes,
     )
-    env = make_real()
-    result = online.learn(env, make_real(), spec, settings, experiment.seed, print)
-    policy = NumpyPolicy.from_params(result.actor)
-    episodes = evaluate.real_episodes(
-        make_real(), policy, experiment.test_episodes, training.TEST_SEED, spec.episode_length
-    )
+    with contextlib.closing(make_real()) as env, contextlib.closing(make_real()) as test:
+        result = online.learn(env, test, spec, settings, experiment.seed, print)
+        policy = NumpyPolicy.from_params(result.actor)
+        episodes = evaluate.real_episodes(
+            test, policy, experiment.test_episodes, training.TEST_SEED, spec.episode_length
+        )
     returns = [episode.total for episode in episodes]
     return {
         "real_return_mean": float(np.mean(returns)),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybrid_jax import rollout
+from hybrid_jax import physics, rollout
 from hybrid_jax.types import Array, RealEnv, SimEnv
 
 
@@ -57,7 +57,12 @@ def real_episodes(env: RealEnv, act, episodes: int, seed: int, limit: int) -> li
 
 
 def sim_returns(env: SimEnv, act: Callable, sims: int) -> Callable:
-    """A function (policy, key) -> returns [sims]: one episode of `act(policy, obs)` in each simulation."""
+    """A function (policy, key) -> returns [sims]: one episode of `act(policy, obs)` in each simulation.
+
+    Where every simulation has its own physics, `sims` of them are taken, evenly spread.
+    """
+    if env.physics is not None:
+        env = env._replace(model=physics.spread(env.model, env.physics.mj_model, sims))
     reset, env_step = rollout.batched(env)
 
     def evaluate(policy, key: Array) -> Array:

@@ -63,10 +63,6 @@ class Progress:
             self._print()
             self._printed = now
 
-    def say(self, text: str) -> None:
-        """Prints a line above the bar."""
-        self._console.print(text, markup=False)
-
     def __exit__(self, *error: object) -> None:
         if self._live:
             self._live.stop()

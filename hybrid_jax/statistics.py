@@ -1,4 +1,4 @@
-"""Summaries of a handful of returns: mean and standard deviation, bootstrap interval, interquartile mean."""
+"""Summaries of a handful of returns: mean and standard deviation, bootstrap interval."""
 
 from collections.abc import Sequence
 
@@ -25,16 +25,6 @@ def bootstrap_ci(
     rows = np.random.default_rng(seed).integers(0, x.size, (resamples, x.size))
     low, high = np.quantile(x[rows].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def iqm(values: Sequence[float]) -> float:
-    """Interquartile mean: the mean without the lowest and the highest quarter of the values.
-
-    Each end loses floor(n / 4) values; Agarwal et al., 2021, section 4.3.
-    """
-    x = np.sort(_vector(values))
-    cut = x.size // 4
-    return float(x[cut : x.size - cut].mean())
 
 
 def _vector(values: Sequence[float]) -> np.ndarray:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybrid_jax import buffers, rollout
+from hybrid_jax import buffers, physics, rollout
 from hybrid_jax.types import REAL, Algorithm, Array, SimEnv, Spec, TrainState, Transition
 
 
@@ -61,6 +61,11 @@ def _check(spec: Spec, rates: Rates, sims: tuple[SimEnv, ...]) -> None:
     for env in sims:
         if env.spec != spec:
             raise ValueError(f"a simulator's spec {env.spec} differs from the run's {spec}; both must be one task")
+        own = None if env.physics is None else physics.batch_size(env.model, env.physics.mj_model)
+        if own not in (None, rates.sims):
+            raise ValueError(
+                f"the simulator has physics for {own} simulations, rates.sims is {rates.sims}: set it to {own}"
+            )
 
 
 def make(spec: Spec, sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rates, real_capacity: int) -> Trainer:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hybrid_jax.datasets import checks, hdf5, reading, scores
-from hybrid_jax.datasets.checks import DatasetError
+from hybrid_jax.datasets.faults import DatasetError, Fault
 from hybrid_jax.datasets.hdf5 import Dataset
 from tests import bad_files
 from tests.bad_files import BAD_FILES, GOOD_FILES, ROWS, SPEC, columns, numbered, write
@@ -238,7 +238,7 @@ def test_available_memory_bounds_what_is_read(tmp_path, monkeypatch):
 # Warnings
 
 
-def check(**changes) -> dict[str, checks.Fault]:
+def check(**changes) -> dict[str, Fault]:
     report = checks.check(columns() | changes, SPEC)
     assert report.errors == ()
     return {fault.key: fault for fault in report.warnings}
@@ -451,26 +451,6 @@ def test_a_set_of_the_usual_size_is_small(tmp_path):
 
 
 # Scores
-
-
-@pytest.mark.parametrize(
-    ("env", "value", "wanted"),
-    [
-        ("halfcheetah", -280.178953, 0.0),
-        ("halfcheetah", 12135.0, 100.0),
-        ("hopper", 3234.3, 100.0),
-        ("hopper", 1607.0138475, 50.0),  # half way from -20.272305
-        ("walker2d", 1.629008, 0.0),
-        ("walker2d", 4592.3, 100.0),
-    ],
-)
-def test_normalised_score_runs_from_random_to_expert(env, value, wanted):
-    assert scores.normalised_score(env, value) == pytest.approx(wanted, abs=1e-9)
-
-
-def test_normalised_score_knows_its_environments():
-    with pytest.raises(ValueError, match="'ant'; D4RL gives them for halfcheetah, hopper, walker2d"):
-        scores.normalised_score("ant", 1.0)
 
 
 def test_returns_are_those_of_complete_episodes():

@@ -15,7 +15,7 @@ ROOMS = {  # a folder -> the folders of ours that it may import from, beside its
     "tests": {"hybrid_jax", "envs", "experiments", "benchmarks"},
 }
 LAYERS = (  # modules and folders of hybrid_jax, lowest first; within a layer imports are free but for circles
-    {"types", "config", "metrics", "progress", "provenance", "statistics", "testing"},
+    {"types", "config", "metrics", "plots", "progress", "provenance", "statistics", "testing"},
     {"losses", "networks", "distributions", "dynamics_gap", "buffers", "physics"},
     {"algorithms", "rollout", "datasets"},
     {"real"},

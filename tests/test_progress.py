@@ -33,11 +33,9 @@ def test_plain_progress_ends_with_the_last_state_without_colour_codes():
     stream = io.StringIO()
     with Progress("sim_only", 90, interval=60.0, stream=stream, clock=Clock(0.0, 1.0)) as progress:
         progress.update(10)
-        progress.say("checkpoint in [runs/x]")
         progress.update(90)
     assert stream.getvalue().splitlines() == [
         "sim_only: 10/90 updates",
-        "checkpoint in [runs/x]",
         "sim_only: 90/90 updates, 0:00 left | 80 updates/s",
     ]
 

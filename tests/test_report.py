@@ -14,8 +14,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from rich.console import Console
 
-from hybrid_jax import report
-from hybrid_jax.report import COLOURS, FAINT, Curve, Row
+from hybrid_jax import plots, report
+from hybrid_jax.plots import COLOURS, FAINT, Curve
+from hybrid_jax.report import Row
 
 NAN = math.nan
 CURVES = {
@@ -39,7 +40,7 @@ EPISODES = {
 def drawn(monkeypatch):
     """Keeps the figures that would be saved."""
     figures = []
-    monkeypatch.setattr(report, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
     return figures
 
 
@@ -48,7 +49,7 @@ def lines(axes, colour):
 
 
 def test_the_learning_curve_draws_the_measured_points(drawn):
-    report.plot_curve(Path("x"), CURVES, 20.0, "a title")
+    plots.plot_curve(Path("x"), CURVES, 20.0, "a title")
     (axes,) = drawn[0].axes
     real, sim = lines(axes, COLOURS[0])
     np.testing.assert_array_equal(real.get_xydata(), [[0, 1], [1000, 10], [3000, 30]])
@@ -63,7 +64,7 @@ def test_the_learning_curve_draws_the_measured_points(drawn):
 
 
 def test_the_learning_curve_says_which_line_is_which(drawn):
-    report.plot_curve(Path("x"), CURVES, 20.0, "a title")
+    plots.plot_curve(Path("x"), CURVES, 20.0, "a title")
     (axes,) = drawn[0].axes
     labels = {text.get_text(): text for text in axes.texts}
     assert {name: text.get_color() for name, text in labels.items()} == {
@@ -84,25 +85,25 @@ def test_the_learning_curve_says_which_line_is_which(drawn):
 @pytest.mark.parametrize("end", [0.0, 1.0])
 def test_labels_stay_inside_and_apart_when_all_curves_end_together(drawn, end):
     curves = {f"run_{i}": Curve(np.array([0, 1]), np.array([1.0 - end, end])) for i in range(5)}
-    report.plot_curve(Path("x"), curves, end, "")
+    plots.plot_curve(Path("x"), curves, end, "")
     heights = sorted(text.xy[1] for text in drawn[0].axes[0].texts)
     assert heights[0] >= 0.0 and heights[-1] <= 1.0 and np.diff(heights).min() > 0.05
 
 
 def test_a_single_measured_point_is_a_dot(drawn):
-    report.plot_curve(Path("x"), {"h2o": Curve(np.array([5]), np.array([1.0]))}, None, "")
+    plots.plot_curve(Path("x"), {"h2o": Curve(np.array([5]), np.array([1.0]))}, None, "")
     (axes,) = drawn[0].axes
     assert [line.get_marker() for line in axes.get_lines()] == ["o"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["real environment"]
 
 
 def test_a_curve_without_any_measurement_has_no_label(drawn):
-    report.plot_curve(Path("x"), {"h2o": Curve(np.array([5]), np.array([NAN]))}, None, "")
+    plots.plot_curve(Path("x"), {"h2o": Curve(np.array([5]), np.array([NAN]))}, None, "")
     assert not drawn[0].axes[0].texts
 
 
 def test_episodes_mark_falls_and_only_falls(drawn):
-    report.plot_episodes(Path("x"), EPISODES, [("tilt", "deg")], "a title")
+    plots.plot_episodes(Path("x"), EPISODES, [("tilt", "deg")], "a title")
     (axes,) = drawn[0].axes
     crosses = [line for line in axes.get_lines() if line.get_marker() == "x"]
     assert [(cross.get_color(), cross.get_xydata().tolist()) for cross in crosses] == [(COLOURS[1], [[1.0, 30.0]])]
@@ -118,7 +119,7 @@ def test_episodes_mark_falls_and_only_falls(drawn):
 
 def test_each_column_has_its_own_panel(drawn):
     episode = {"t": np.array([0.0, 1.0]), "a": np.array([1.0, 2.0]), "b": np.array([3.0, 4.0])}
-    report.plot_episodes(Path("x"), {"h2o": episode | {"terminated": False}}, [("a", "m"), ("b", "deg")], "")
+    plots.plot_episodes(Path("x"), {"h2o": episode | {"terminated": False}}, [("a", "m"), ("b", "deg")], "")
     top, bottom = drawn[0].axes
     assert lines(top, COLOURS[0])[0].get_ydata().tolist() == [1.0, 2.0]
     assert lines(bottom, COLOURS[0])[0].get_ydata().tolist() == [3.0, 4.0]
@@ -128,7 +129,7 @@ def test_each_column_has_its_own_panel(drawn):
 def test_the_picture_file_shows_every_colour_and_leaves_matplotlib_alone(tmp_path):
     before = dict(matplotlib.rcParams)
     path = tmp_path / "curve.png"
-    report.plot_curve(path, CURVES, 20.0, "a title")
+    plots.plot_curve(path, CURVES, 20.0, "a title")
     assert dict(matplotlib.rcParams) == before
     pixels = imread(path)[..., :3]
     assert pixels.shape == (690, 1200, 3)
@@ -137,7 +138,7 @@ def test_the_picture_file_shows_every_colour_and_leaves_matplotlib_alone(tmp_pat
 
 
 def test_large_ticks_are_short():
-    assert [report._thousands(x, 0) for x in (0, 0.5, 900, 2500, -30_000, 1.5e6)] == [
+    assert [plots._thousands(x, 0) for x in (0, 0.5, 900, 2500, -30_000, 1.5e6)] == [
         "0", "0.5", "900", "2.5k", "-30k", "1.5M",
     ]  # fmt: skip
 

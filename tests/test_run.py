@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 
 from envs import point_mass
 from experiments import experiment as experiments
-from experiments import online, run, training
+from experiments import online, preflight, run, training
 from hybrid_jax.datasets import hdf5
 from hybrid_jax.export import NumpyPolicy
+from hybrid_jax.metrics import read_csv
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,6 +52,34 @@ def config():
         compile_cache=False,
         tensorboard=False,
         columns=((0, "position", "m", 1.0),),
+    )
+"""
+
+
+SIM_ONLY = """
+from pathlib import Path
+
+from experiments.experiment import Experiment
+from hybrid_jax import trainer
+from hybrid_jax.algorithms import sac
+
+
+def config():
+    return Experiment(
+        name="sim_only",
+        sim="own_worlds:sims",
+        real="own_worlds:robot",
+        dataset=None,
+        algorithm=sac.Config(hidden=(8,), batch_real=0, batch_sim=8),
+        rates=trainer.Rates(unroll=5, updates=10, sim_capacity=400),
+        updates=20,
+        evaluate_every=20,
+        episodes=1,
+        test_episodes=1,
+        rivals=(),
+        runs=Path(__file__).with_name("runs"),
+        compile_cache=False,
+        tensorboard=False,
     )
 """
 
@@ -109,9 +139,28 @@ def test_the_kept_policy_gives_the_reported_return(finished):
     assert total == pytest.approx(result["real_returns"][0], rel=1e-6)
 
 
+def test_seeds_in_one_program_end_as_one_after_the_other(finished, folder, tmp_path):
+    """What an accelerator does with --seeds, here on the CPU."""
+    chosen = replace(experiments.load(str(folder / "mine.py")), seeds=2)
+    worlds, learners = preflight.prepare(chosen, None)
+    settings, algorithm = learners["h2o"]
+    places = [tmp_path / "seed0", tmp_path / "seed1"]
+    outcomes = training.train(settings, worlds, algorithm, [0, 1], places, "h2o")
+    for outcome, name in zip(outcomes, ("seed0", "seed1"), strict=True):
+        theirs = NumpyPolicy.load(finished / name / "policy")
+        obs = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+        mine = NumpyPolicy.from_params(outcome.actor)
+        np.testing.assert_allclose([mine(o) for o in obs], [theirs(o) for o in obs], atol=1e-4)
+        table, alone = (read_csv(place / name / "metrics.csv") for place in (tmp_path, finished))
+        for column in ("real_return", "sim_return", "critic_loss"):
+            np.testing.assert_allclose(table[column], alone[column], rtol=1e-3)
+
+
 def test_resuming_a_finished_run_trains_nothing_again(finished):
     before = (finished / "seed0" / "result.json").stat().st_mtime_ns
+    seconds = json.loads((finished / "summary.json").read_text())["wall_seconds"]
     assert run.main(["--resume", str(finished)]) == 0
+    assert json.loads((finished / "summary.json").read_text())["wall_seconds"] > seconds > 0
     assert (finished / "seed0" / "result.json").stat().st_mtime_ns == before
 
 
@@ -208,6 +257,46 @@ def test_every_experiment_builds(name):
     chosen = experiments.load(name)
     for rival in ("sim_only", "mix"):
         assert experiments.rival(chosen, rival).updates == chosen.updates
+
+
+OWN_WORLDS = """
+import numpy as np
+
+from envs import wheel_legged
+from hybrid_jax import physics
+
+closed = []
+
+
+def sims():
+    env = wheel_legged.make()
+    pulls = [env.model._replace(gravity=env.model.gravity * np.float32(g)) for g in (0.5, 0.8, 1.0, 1.2, 1.5, 2.0)]
+    return env._replace(model=physics.stack(pulls))
+
+
+def robot():
+    env = wheel_legged.make_real()
+    inner = env.close
+    env.close = lambda: (closed.append(True), inner())
+    return env
+"""
+
+
+def test_every_simulation_may_have_its_own_physics_and_the_robot_is_always_closed(folder, capsys, monkeypatch):
+    (folder / "own_worlds.py").write_text(OWN_WORLDS)
+    monkeypatch.syspath_prepend(str(folder))
+    import own_worlds
+
+    (folder / "sim_only.py").write_text(SIM_ONLY)
+    command = [str(folder / "sim_only.py"), "--rates.sims"]
+    assert run.main([*command, "7"]) == 2
+    assert "physics for 6 simulations, rates.sims is 7: set it to 6" in capsys.readouterr().err
+    assert len(own_worlds.closed) == 1  # a refused run has opened it, too
+    assert run.main([*command, "6"]) == 0
+    assert len(own_worlds.closed) == 2
+    (made,) = (folder / "runs").glob("sim_only-*")
+    summary = json.loads((made / "summary.json").read_text())
+    assert summary["method"] == "sac" and summary["sim_steps"] == 6 * 5 * 2 and np.isfinite(summary["sim_return_mean"])
 
 
 def test_help_lists_every_field():

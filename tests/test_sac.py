@@ -11,18 +11,13 @@ from hybrid_jax import networks
 from hybrid_jax.algorithms import sac
 from hybrid_jax.testing import random_rows
 from hybrid_jax.types import Batch, Spec, Transition
+from tests.oracles import policy, spread, twin_q
 
 SPEC = Spec(obs_size=3, action_size=2, episode_length=10, dt=0.1)
 CONFIG = sac.Config(
     batch_real=4, batch_sim=4, hidden=(7, 6), reward_scale=0.5, discount=0.9, initial_temperature=0.3, tau=0.1,
     actor_lr=1e-2, critic_lr=2e-2, temperature_lr=3e-2, policy_average=0.8,
 )  # fmt: skip
-
-
-def spread(tree, seed=0):
-    """Parameters with an entry of order 1/2 everywhere, so that no layer is silent."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: x + jnp.float32(0.5) * rng.standard_normal(x.shape, np.float32), tree)
 
 
 @pytest.fixture(scope="module")
@@ -50,28 +45,6 @@ def updated(algorithm, state, batch):
 
 
 # numpy, float64 -----------------------------------------------------------------------------------
-
-
-def mlp(params, x):
-    layers = [params[f"Dense_{i}"] for i in range(3)]
-    for i, layer in enumerate(layers):
-        x = x @ np.float64(layer["kernel"]) + np.float64(layer["bias"])
-        x = np.maximum(x, 0) if i < 2 else x
-    return x
-
-
-def twin_q(params, obs, action):
-    x = np.concatenate([obs, action], axis=1)
-    return np.stack([mlp(jax.tree.map(lambda p, j=j: p[j], params)["params"], x)[:, 0] for j in range(2)])
-
-
-def policy(params, obs, draw):
-    p = params["params"]
-    mean, raw = np.split(mlp(p["MLP_0"], obs), 2, axis=1)
-    log_std = np.clip(np.float64(p["log_std_multiplier"]) * raw + np.float64(p["log_std_offset"]), -20, 2)
-    x = mean + np.exp(log_std) * draw
-    log_prob = -0.5 * draw**2 - log_std - 0.5 * np.log(2 * np.pi) - np.log(1 - np.tanh(x) ** 2)
-    return np.tanh(x), log_prob.sum(axis=1)
 
 
 def draws(key, rows):

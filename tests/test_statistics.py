@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hybrid_jax.statistics import bootstrap_ci, iqm, mean_std
+from hybrid_jax.statistics import bootstrap_ci, mean_std
 
 
 def test_mean_std_of_hand_numbers():
@@ -18,16 +18,6 @@ def test_mean_std_of_hand_numbers():
 def test_the_std_of_a_single_value_is_nan():
     mean, std = mean_std([4.0])
     assert mean == 4.0 and math.isnan(std)
-
-
-@pytest.mark.parametrize("n", [1, 3, 4, 5, 8, 11])
-def test_iqm_is_scipys_trimmed_mean(n):
-    values = np.random.default_rng(n).normal(size=n) ** 3
-    assert iqm(values) == pytest.approx(stats.trim_mean(values, 0.25))
-
-
-def test_iqm_of_hand_numbers_ignores_outliers():
-    assert iqm([1000.0, 1.0, 2.0, 3.0, 4.0, -1000.0, 2.0, 3.0]) == 2.5
 
 
 def test_the_bootstrap_interval_of_two_values_is_that_of_the_three_possible_means():
@@ -63,7 +53,7 @@ def test_a_single_value_is_its_own_interval():
 
 @pytest.mark.parametrize("values", [[], [[1.0, 2.0]], 3.0])
 def test_no_row_of_values_is_refused(values):
-    for summary in (mean_std, iqm, bootstrap_ci):
+    for summary in (mean_std, bootstrap_ci):
         with pytest.raises(ValueError, match="at least one value in one row"):
             summary(values)
 

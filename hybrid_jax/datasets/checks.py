@@ -5,11 +5,11 @@ A warning is told and changes nothing; no check clips, repairs or drops a value.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from hybrid_jax.datasets.faults import Fault, Report, at_rows
 from hybrid_jax.types import Spec
 
 RANKS = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1}
@@ -19,39 +19,6 @@ FLAGS = ("terminals", "timeouts")
 TOLERANCE = 1e-6  # of the action bounds
 BROKEN_SHARE = 0.01
 """Share of rows inside episodes whose successor may differ from the next row before a warning is given."""
-
-
-class Fault(NamedTuple):
-    """One thing wrong with one key."""
-
-    key: str
-    row: int | None  # the first bad row; None where the fault is not one of rows
-    count: int  # how many rows, or keys, are bad
-    sentence: str  # what is wrong and the cure, without the key
-
-
-class Report(NamedTuple):
-    """What a check found; no value was changed."""
-
-    errors: tuple[Fault, ...]
-    warnings: tuple[Fault, ...]
-    where: str  # the file, or what else the data came from
-
-
-class DatasetError(ValueError):
-    """A data set that cannot be used; the message lists all its faults."""
-
-    def __init__(self, where: str, faults: Sequence[Fault]):
-        self.where, self.faults = where, tuple(faults)
-        lines = sentences(faults)
-        super().__init__(
-            f"{where}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{where}: {len(lines)} faults", *lines])
-        )
-
-
-def sentences(faults: Iterable[Fault]) -> tuple[str, ...]:
-    """Each fault as `key: sentence`."""
-    return tuple(f"{fault.key}: {fault.sentence}" for fault in faults)
 
 
 def check(
@@ -98,15 +65,6 @@ def float32(array: np.ndarray) -> np.ndarray:
     """As float32; what is too large becomes infinity."""
     with np.errstate(over="ignore"):
         return np.asarray(array, np.float32)
-
-
-def _at_rows(key: str, bad: Any, what: str, cure: str = "") -> list[Fault]:
-    """A fault for the marked rows, bad [D] bool; none if no row is marked."""
-    count = int(bad.sum())
-    if count == 0:
-        return []
-    first = int(bad.argmax())
-    return [Fault(key, first, count, f"{count:,} of {len(bad):,} rows {what}, the first is row {first}{cure}")]
 
 
 def _missing(arrays: Mapping[str, np.ndarray], known: set[str], ignored: Sequence[str]) -> list[Fault]:
@@ -161,7 +119,7 @@ def _lengths(arrays: Mapping[str, np.ndarray]) -> list[Fault]:
 
 def _finite(key: str, array: np.ndarray) -> list[Fault]:
     bad = ~np.isfinite(float32(array))
-    return _at_rows(key, bad.reshape(len(bad), -1).any(axis=1), "hold NaN or infinity (in float32)")
+    return at_rows(key, bad.reshape(len(bad), -1).any(axis=1), "hold NaN or infinity (in float32)")
 
 
 def _outside(key: str, array: np.ndarray) -> list[Fault]:
@@ -169,19 +127,19 @@ def _outside(key: str, array: np.ndarray) -> list[Fault]:
     size = np.abs(float32(array)).max(axis=1)
     cure = "; divide the actions by the environment's limits"
     largest = f" (largest magnitude {size.max(initial=0, where=~np.isnan(size)):.6g}){cure}"
-    return _at_rows(key, size > 1 + TOLERANCE, "lie outside [-1, 1]", largest)
+    return at_rows(key, size > 1 + TOLERANCE, "lie outside [-1, 1]", largest)
 
 
 def _flags(key: str, array: np.ndarray) -> list[Fault]:
     bad = (array != 0) & (array != 1)
-    return _at_rows(key, bad, "are neither 0 nor 1", f" ({array[bad.argmax()]})")
+    return at_rows(key, bad, "are neither 0 nor 1", f" ({array[bad.argmax()]})")
 
 
 def _both_flags(arrays: Mapping[str, np.ndarray]) -> list[Fault]:
     if any(key not in arrays for key in FLAGS) or len(arrays["terminals"]) != len(arrays["timeouts"]):
         return []
     both = (arrays["terminals"] == 1) & (arrays["timeouts"] == 1)
-    return _at_rows("timeouts", both, "are marked as terminal and as timeout", "; one row ends in one way")
+    return at_rows("timeouts", both, "are marked as terminal and as timeout", "; one row ends in one way")
 
 
 def _finals(arrays: Mapping[str, np.ndarray]) -> list[Fault]:
@@ -209,12 +167,12 @@ def _warnings(arrays: Mapping[str, np.ndarray], spec: Spec | None, ignored: Sequ
         found += [Fault("timeouts", None, 1, sentence)]
     else:
         cuts = broken(obs, following) & ~ends
-        found += _at_rows("timeouts", cuts, "are taken as timeouts: there is no such key and the successor differs")
+        found += at_rows("timeouts", cuts, "are taken as timeouts: there is no such key and the successor differs")
         ends = ends | cuts
     if following is not None:
         jumps = broken(obs, following) & ~ends
         if jumps.sum() > BROKEN_SHARE * max(1, (~ends[:-1]).sum()):
-            found += _at_rows("next_observations", jumps, "differ from the next row of their episode")
+            found += at_rows("next_observations", jumps, "differ from the next row of their episode")
     if not ends.any():
         found += [Fault("terminals", None, len(ends), "no row ends an episode: the data hold no complete one")]
     starts = episode_starts(ends)
@@ -249,4 +207,4 @@ def _duplicates(arrays: Mapping[str, np.ndarray]) -> list[Fault]:
     same = (mixed[order[1:]] == mixed[order[:-1]]) & (rows[order[1:]] == rows[order[:-1]]).all(axis=1)
     repeated = np.zeros(len(rows), bool)
     repeated[order[1:][same]] = True
-    return _at_rows("observations", repeated, "repeat an earlier row in observation, action and reward")
+    return at_rows("observations", repeated, "repeat an earlier row in observation, action and reward")

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from hybrid_jax.datasets import checks, reading
-from hybrid_jax.datasets.checks import DatasetError, Fault
+from hybrid_jax.datasets.faults import DatasetError, Fault, sentences
 from hybrid_jax.types import Spec, Transition
 
 FORMAT = "hybrid_jax 1"  # value of the attribute `format`
@@ -53,7 +53,7 @@ def load(path: str | os.PathLike, spec: Spec | None = None) -> Dataset:
     told = [_told(dropped, len(arrays["rewards"]))] if dropped else []
     if sum(dropped.values()) == len(arrays["rewards"]):
         raise DatasetError(str(path), told)
-    return _with_successors(arrays)._replace(notes=checks.sentences([*report.warnings, *told]))
+    return _with_successors(arrays)._replace(notes=sentences([*report.warnings, *told]))
 
 
 def transitions(dataset: Dataset) -> Transition:

@@ -16,7 +16,7 @@ import numpy as np
 from h5py.h5l import TYPE_HARD
 
 from hybrid_jax.datasets import checks
-from hybrid_jax.datasets.checks import DatasetError, Fault
+from hybrid_jax.datasets.faults import DatasetError, Fault
 
 MAX_NAMES = 1000  # in the root group
 BOMB_BYTES, BOMB_RATIO = 2**30, 100  # larger than this AND this many times what is stored: refused

@@ -1,26 +1,8 @@
-"""What the logged behaviour earned, and returns on D4RL's scale."""
+"""What the logged behaviour earned."""
 
 import numpy as np
 
 from hybrid_jax.datasets.hdf5 import Dataset
-
-REFERENCE_RETURNS = {  # environment -> (random, expert); D4RL `infos.py`, the same for its v0, v1 and v2 sets
-    "halfcheetah": (-280.178953, 12135.0),
-    "hopper": (-20.272305, 3234.3),
-    "walker2d": (1.629008, 4592.3),
-}
-
-
-def normalised_score(env: str, return_: float) -> float:
-    """100 (J - J_random) / (J_expert - J_random), Fu et al. 2020: 0 is a random policy, 100 an expert.
-
-    Raises ValueError for an environment without published reference returns.
-    """
-    if env not in REFERENCE_RETURNS:
-        known = ", ".join(REFERENCE_RETURNS)
-        raise ValueError(f"no reference returns for {env!r}; D4RL gives them for {known}")
-    random, expert = REFERENCE_RETURNS[env]
-    return 100.0 * (return_ - random) / (expert - random)
 
 
 def episode_returns(dataset: Dataset) -> np.ndarray:

@@ -9,8 +9,10 @@ from hybrid_jax.physics.model import (
     Motion,
     PhysicsModel,
     batch_axes,
+    batch_size,
     constants,
     rescaled_mass,
+    spread,
     stack,
     with_constants,
 )
@@ -21,10 +23,12 @@ __all__ = [
     "Physics",
     "PhysicsModel",
     "batch_axes",
+    "batch_size",
     "constants",
     "make",
     "rescaled_mass",
     "resolve_engine",
+    "spread",
     "stack",
     "with_constants",
 ]

@@ -105,6 +105,29 @@ def batch_axes(record: PhysicsModel, model: mujoco.MjModel) -> PhysicsModel | No
     return PhysicsModel(**axes)
 
 
+def batch_size(record: PhysicsModel, model: mujoco.MjModel) -> int | None:
+    """How many simulations a record holds constants for; None for one that all share.
+
+    Raises ValueError where its fields disagree.
+    """
+    axes = batch_axes(record, model)
+    if axes is None:
+        return None
+    sizes = {np.shape(leaf)[0] for leaf, axis in zip(record, axes, strict=True) if axis == 0}
+    if len(sizes) > 1:
+        raise ValueError(f"physics constants are given for {sorted(sizes)} simulations; give all for the same number")
+    return sizes.pop()
+
+
+def spread(record: PhysicsModel, model: mujoco.MjModel, count: int) -> PhysicsModel:
+    """`count` of a record's simulations, evenly spread; a shared record stays as it is."""
+    size, axes = batch_size(record, model), batch_axes(record, model)
+    if size is None or axes is None:
+        return record
+    rows = np.arange(count) * size // count
+    return PhysicsModel(*(leaf if axis is None else leaf[rows] for leaf, axis in zip(record, axes, strict=True)))
+
+
 def stack(records: list[PhysicsModel]) -> PhysicsModel:
     """One batched record [N, ...] out of N records: each simulation with its own physics."""
     chex.assert_trees_all_equal_shapes(*records)
