@@ -12,8 +12,8 @@ import pytest
 
 from envs import half_cheetah
 from hybrid_jax import physics
+from hybrid_jax.physics import cholesky, native
 from hybrid_jax.physics import model as physics_model
-from hybrid_jax.physics import native
 
 STEPS = 1000
 
@@ -103,6 +103,21 @@ def test_mjx_agrees_with_native_in_one_step_on_1000_random_states(cheetah):
     np.testing.assert_allclose(ours.qpos, theirs.qpos, rtol=0, atol=1e-4)
     np.testing.assert_allclose(ours.displacement, theirs.displacement, rtol=0, atol=1e-4)
     np.testing.assert_allclose(ours.qvel, theirs.qvel, rtol=0, atol=1e-2)
+
+
+def test_our_cholesky_solves_as_numpy_does_and_gives_lapack_its_place_back():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(20, 7, 7))
+    matrices, sides = root @ root.swapaxes(1, 2) + np.eye(7), rng.normal(size=(20, 7))
+    theirs = jax.scipy.linalg.cho_factor
+    with cholesky.in_place_of_lapack():
+        assert (jax.scipy.linalg.cho_factor is cholesky.cho_factor) == cholesky.needed()
+    assert jax.scipy.linalg.cho_factor is theirs
+    factors = jax.vmap(lambda a: cholesky.cho_factor(a)[0])(jnp.float32(matrices))
+    np.testing.assert_allclose(factors, np.linalg.cholesky(matrices).swapaxes(1, 2), atol=1e-5)
+    solved = jax.vmap(lambda u, b: cholesky.cho_solve((u, False), b))(factors, jnp.float32(sides))
+    np.testing.assert_allclose(solved, np.linalg.solve(matrices, sides[..., None])[..., 0], atol=1e-4)
+    assert np.isnan(cholesky.cho_factor(-jnp.eye(3))[0]).any()  # as LAPACK: a failure is seen
 
 
 def test_a_model_per_simulation_equals_one_model_at_a_time(cheetah):

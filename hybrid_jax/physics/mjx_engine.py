@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from hybrid_jax.physics import cholesky
 from hybrid_jax.physics.model import Motion, PhysicsModel
 from hybrid_jax.types import Array
 
@@ -38,7 +39,7 @@ def make(mj_model: mujoco.MjModel, frame_skip: int, impl: str):
 
     def init(model, position, velocity):
         data = template.replace(qpos=jnp.asarray(position, jnp.float32), qvel=jnp.asarray(velocity, jnp.float32))
-        with jax.numpy_rank_promotion("allow"):  # MJX broadcasts ranks inside
+        with jax.numpy_rank_promotion("allow"), cholesky.in_place_of_lapack():  # MJX broadcasts ranks inside
             data = mjx.forward(mjx_model(model), data)
         return pack(data.replace(qacc_warmstart=data.qacc))
 
@@ -49,7 +50,7 @@ def make(mj_model: mujoco.MjModel, frame_skip: int, impl: str):
 
         def substep(carry, _):
             data, travelled = carry
-            with jax.numpy_rank_promotion("allow"):
+            with jax.numpy_rank_promotion("allow"), cholesky.in_place_of_lapack():
                 data = mjx.step(physics, data)
             if scalar_joints:
                 travelled = travelled + physics.opt.timestep * data.qvel
