@@ -200,6 +200,18 @@ def test_constants_of_another_model_are_refused(cheetah):
         physics.with_constants(cheetah.physics.mj_model, base._replace(geom_friction=np.ones((2, 3))))
     with pytest.raises(ValueError, match="dof_damping has shape"):
         physics.batch_axes(base._replace(dof_damping=np.ones((4, 3, 9))), cheetah.physics.mj_model)
+    uneven = base._replace(dof_damping=np.ones((4, 9)), gravity=np.ones((3, 3)))
+    with pytest.raises(ValueError, match=r"are given for \[3, 4\] simulations"):
+        physics.batch_size(uneven, cheetah.physics.mj_model)
+
+
+def test_a_spread_takes_whole_simulations_evenly(cheetah):
+    base = physics.constants(cheetah.physics.mj_model)
+    batch = physics.stack([base._replace(gravity=np.full(3, n), dof_damping=np.full(9, -n)) for n in range(10)])
+    few = physics.spread(batch, cheetah.physics.mj_model, 4)
+    np.testing.assert_array_equal(few.gravity[:, 0], [0, 2, 5, 7])
+    np.testing.assert_array_equal(few.dof_damping[:, 0], [0, -2, -5, -7])
+    assert physics.spread(base, cheetah.physics.mj_model, 4) is base
 
 
 def test_callbacks_that_overlap_do_not_share_a_simulation(cheetah):
