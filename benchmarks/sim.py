@@ -6,7 +6,6 @@ Rivals: raw `mujoco.rollout` (MuJoCo C, all threads), gymnasium's vector environ
 Every engine steps random actions; ours do it inside a jitted scan with the task's observation and reward.
 """
 
-import os
 import sys
 import warnings
 
@@ -20,6 +19,7 @@ from mujoco import rollout as mujoco_rollout
 from benchmarks import timing
 from envs import half_cheetah
 from hybrid_jax import physics, rollout
+from hybrid_jax.physics import native
 
 STEPS = 20  # control steps a call
 SLOW_ENVS = 64  # of the engines that need seconds a call on a CPU
@@ -53,20 +53,20 @@ def ours(engine: str, envs: int, steps: int):
 def raw(envs: int):
     """MuJoCo's own threaded rollout, one call per control step as a closed loop needs it."""
     model = half_cheetah.mj_model()
-    threads = os.cpu_count() or 1
+    threads = native.cores()
     data = [mujoco.MjData(model) for _ in range(threads)]
     pool = mujoco_rollout.Rollout(nthread=threads)
     spec = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
     first = np.zeros(mujoco.mj_stateSize(model, spec))
     mujoco.mj_getState(model, data[0], first, spec)
     rng = np.random.default_rng(0)
+    ctrl = np.repeat(rng.uniform(-1, 1, (STEPS, envs, 1, 6)), half_cheetah.FRAME_SKIP, 2)
     held = {"state": np.tile(first, (envs, 1)) + np.pad(rng.uniform(-0.1, 0.1, (envs, 18)), ((0, 0), (1, 0)))}
 
     def call():
-        for _ in range(STEPS):
-            ctrl = np.repeat(rng.uniform(-1, 1, (envs, 1, 6)), half_cheetah.FRAME_SKIP, 1)
-            states, _ = pool.rollout(model, data, held["state"], ctrl)
-            held["state"] = states[:, -1].copy()
+        for now in ctrl:
+            states, _ = pool.rollout(model, data, held["state"], now)
+            held["state"] = states[:, -1]
 
     return call, envs * STEPS
 

@@ -15,17 +15,6 @@ from hybrid_jax.provenance import git_state
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def seconds(function: Callable[[], Any], repeats: int = 7) -> float:
-    """Median wall-clock seconds of a call, after one warm-up call."""
-    jax.block_until_ready(function())
-    taken = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(function())
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
-
-
 def interleaved(functions: dict[str, Callable[[], Any]], repeats: int = 7) -> dict[str, float]:
     """Median seconds of several calls taken in turn, so that a noisy machine disturbs all alike."""
     taken: dict[str, list[float]] = {name: [] for name in functions}

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from brax.envs.base import Env
 
+from hybrid_jax.physics import cholesky
 from hybrid_jax.types import SimEnv, Spec, Step
 
 
@@ -27,12 +28,14 @@ def make(env: Env, episode_length: int = 1000) -> SimEnv:
     def reset(model, key):
         del model  # brax keeps its physics inside the environment
         # brax calls jax.random with raw keys
-        state = env.reset(jax.random.key_data(key))
+        with cholesky.in_place_of_lapack():
+            state = env.reset(jax.random.key_data(key))
         return state, state.obs
 
     def step(model, state, action):
         del model
-        state = env.step(state, action)
+        with cholesky.in_place_of_lapack():
+            state = env.step(state, action)
         never = jnp.zeros((), bool)
         return state, Step(state.obs, state.reward, state.done.astype(bool), never)
 

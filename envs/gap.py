@@ -46,6 +46,8 @@ def _model_of(env: SimEnv, what: str, scale: float) -> mujoco.MjModel:
         raise ValueError(f"gap {what}={scale} needs a MuJoCo model; this environment has closed-form dynamics")
     if not scale > 0.0:
         raise ValueError(f"gap {what}={scale} must be a positive factor")
+    if physics.batch_axes(env.model, env.physics.mj_model) is not None:
+        raise ValueError(f"gap {what}={scale} cannot be laid over physics of each simulation's own; put it into those")
     return physics.with_constants(env.physics.mj_model, env.model)
 
 

@@ -68,6 +68,11 @@ def collect(wanted: Collection, command: str) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)  # before any training, for it may be refused
     make_real = factory(f"{wanted.task}:make_real", "task")
     spec: Spec = importlib.import_module(wanted.task).SPEC
+    if wanted.quality == "medium_replay" and min(wanted.rows, wanted.training.steps) < spec.episode_length:
+        raise Refused(
+            f"--rows {wanted.rows} and --training.steps {wanted.training.steps} must each hold a whole episode"
+            f" of up to {spec.episode_length} steps: a replay set is made of whole ones"
+        )
     rng = np.random.default_rng(wanted.seed)
     if wanted.quality == "random":
         data = _recorded(make_real, spec, lambda obs: rng.uniform(-1, 1, spec.action_size), wanted.rows, wanted.seed)

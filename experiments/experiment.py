@@ -3,6 +3,7 @@
 Every experiment file holds `config() -> Experiment`; the command line overrides any field.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 from envs.gap import Gap
 from hybrid_jax import trainer
 from hybrid_jax.algorithms import h2o, sac
-from hybrid_jax.config import ConfigError
+from hybrid_jax.config import ConfigError, config_hash
 from hybrid_jax.physics import Engine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,6 +67,16 @@ def load(name: str) -> Experiment:
     if not isinstance(made, Experiment):
         raise ConfigError(f"{name}: its config() returns a {type(made).__name__}; return an Experiment")
     return made
+
+
+# What a resumed run may be given anew; everything else, and the bytes of the log, makes it another run.
+FREE = {"updates": 0, "runs": Path(), "dataset": None, "video": False, "tensorboard": False, "rivals": ()}
+
+
+def identity_of(experiment: Experiment) -> str:
+    """What checkpoints and results belong to."""
+    log = b"" if experiment.dataset is None else experiment.dataset.read_bytes()
+    return f"{config_hash(replace(experiment, **FREE))}-{hashlib.sha256(log).hexdigest()}"
 
 
 def names() -> list[str]:

@@ -88,6 +88,9 @@ def learn(env: RealEnv, judge: RealEnv, spec: Spec, config: Config, seed: int, s
     for name in ("chunk", "evaluate_every", "episodes"):
         if getattr(config, name) < 1:
             raise ValueError(f"training.{name} {getattr(config, name)} must be at least 1")
+    for name in ("steps", "evaluate_every"):
+        if getattr(config, name) % config.chunk:
+            raise ValueError(f"training.{name} {getattr(config, name)} is no multiple of training.chunk {config.chunk}")
     if config.steps < config.chunk:
         raise ValueError(f"training.steps {config.steps} is less than one chunk of {config.chunk}; give more steps")
     algorithm = sac.make(config.algorithm, spec)

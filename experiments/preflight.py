@@ -14,9 +14,10 @@ import jax
 import numpy as np
 
 from envs import gap
-from experiments.experiment import Experiment, Refused, factory, rival
+from experiments.experiment import FREE, Experiment, Refused, factory, identity_of, rival
 from hybrid_jax import buffers, dynamics_gap, trainer
 from hybrid_jax.algorithms import h2o, sac
+from hybrid_jax.config import json_diff, to_json
 from hybrid_jax.datasets import hdf5, scores
 from hybrid_jax.types import REAL, Algorithm, RealEnv, SimEnv, Spec, Transition
 
@@ -49,7 +50,7 @@ def prepare(experiment: Experiment, resumed: Path | None) -> Ready:
         _check_writable(experiment.runs)
     else:
         _check_writable(resumed)
-        _check_seeds(experiment, resumed)
+        _check_same_run(experiment, resumed)
     if experiment.compile_cache:
         use_compile_cache()
     with ExitStack() as undo:  # a real environment that was opened for a refused run is closed
@@ -86,14 +87,33 @@ def _check_numbers(experiment: Experiment) -> None:
     for name in ("updates", "evaluate_every", "episodes", "test_episodes", "seeds", "checkpoint_every"):
         if getattr(experiment, name) < 1:
             raise Refused(f"--{name} {getattr(experiment, name)} must be at least 1")
+    each = experiment.rates.updates
+    for name in ("updates", "evaluate_every"):
+        value = getattr(experiment, name)
+        if each > 0 and value % each:
+            raise Refused(f"--{name} {value} is no multiple of --rates.updates {each}; take {-(-value // each) * each}")
 
 
-def _check_seeds(experiment: Experiment, resumed: Path) -> None:
-    """A resumed run keeps its seeds: they name its folders."""
-    before = json.loads((resumed / "config.json").read_text())
-    for name in ("seed", "seeds"):
-        if getattr(experiment, name) != before[name]:
-            raise Refused(f"--{name} {getattr(experiment, name)}: {resumed} has {before[name]}; start a new run for it")
+def _check_same_run(experiment: Experiment, resumed: Path) -> None:
+    """A resumed run keeps its config, but for what FREE names, and its log."""
+    try:
+        before = json.loads((resumed / "config.json").read_text())
+        identity = json.loads((resumed / "run.json").read_text())["identity"]
+    except (OSError, ValueError, KeyError) as error:
+        raise Refused(f"--resume {resumed}: its config.json or run.json is damaged ({error}); start anew") from error
+    now = to_json(experiment)
+    for values in (before, now):
+        values.update({name: None for name in FREE})
+    old = json_diff(before, now)
+    changed = [f"--{name} {value} was {old.get(name, 'not there')}" for name, value in json_diff(now, before).items()]
+    if changed:
+        raise Refused(f"{resumed} is another run: {'; '.join(changed)}; start a new run for it")
+    if experiment.dataset is not None and not experiment.dataset.exists():
+        raise Refused(f"--dataset {experiment.dataset}: no such file")
+    if identity_of(experiment) != identity:
+        raise Refused(
+            f"--dataset {experiment.dataset} is not the log that {resumed} learned from; start a new run for it"
+        )
 
 
 def _build(make: Callable, field: str, reference: str, **kwargs: Any) -> Any:
@@ -110,12 +130,18 @@ def _worlds(experiment: Experiment, undo: ExitStack) -> Worlds:
     options = {"engine": experiment.engine, "threads": experiment.threads}
     if experiment.engine == "auto" and experiment.threads is None:
         options = {}  # a simulator without a physics engine need not know them
-    sim = gap.apply(_build(make_sim, "sim", experiment.sim, **options), experiment.gap)
+    sim = _build(make_sim, "sim", experiment.sim, **options)
+    if not isinstance(sim, SimEnv):
+        raise Refused(f"--sim {experiment.sim} made a {type(sim).__name__}; it must return a hybrid_jax.types.SimEnv")
+    sim = gap.apply(sim, experiment.gap)
     mode = {"render_mode": "rgb_array"} if experiment.video else {}
     real = _build(make_real, "real", experiment.real, **mode)
-    if not callable(getattr(real, "close", None)):
+    missing = [
+        name for name in ("observation_space", "action_space", "reset", "step", "close") if not hasattr(real, name)
+    ]
+    if missing:
         raise Refused(
-            f"--real {experiment.real}: a {type(real).__name__} has no close(); gymnasium's interface asks for it"
+            f"--real {experiment.real}: a {type(real).__name__} has no {', '.join(missing)}, as gymnasium asks"
         )
     undo.callback(real.close)
     _check_spaces(real, sim.spec, experiment.real)

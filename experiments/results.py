@@ -60,6 +60,9 @@ def show(console: Console, experiment: Experiment, worlds: Worlds, folder: Path,
     if experiment.seeds > 1:
         for name, each in judged.items():
             console.print(f"{name}: {each['real_return_mean']:,.0f} +- {each['real_return_std']:,.0f} over seeds")
+    lost = sum(_diverged(result["folder"]) for seeds in results.values() for result in seeds)
+    if lost:
+        console.print(f"{lost:,.0f} simulated steps diverged and were left out: look at the simulator's time step")
     made = [name for name in ("curve.png", "episodes.png", "video.mp4") if (folder / name).exists()]
     console.print(f"{seconds:.0f} s; look at {', '.join(str(folder / name) for name in made)}")
 
@@ -77,6 +80,12 @@ def _judged(results: list[dict]) -> dict[str, Any]:
         "test_episodes": sum(len(result["real_returns"]) for result in results),
         "sim_return_mean": float(np.mean([result["sim_return"] for result in results])),
     }
+
+
+def _diverged(folder: Path) -> float:
+    """Simulated steps that a run masked out."""
+    table = read_csv(folder / "metrics.csv")
+    return float(sum(np.nansum(values) for name, values in table.items() if name.endswith("/diverged")))
 
 
 def _curves(results: dict[str, list[dict]]) -> dict[str, plots.Curve]:

@@ -44,7 +44,11 @@ def _run(arguments: list[str], started: float) -> int:
     except (config.ConfigError, experiments.Refused) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
-    return session.run(asked, ready, arguments, folder, started)
+    try:
+        return session.run(asked, ready, arguments, folder, started)
+    except experiments.Refused as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return 2
 
 
 def _resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import sys
+import platform
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from experiments import results, training
-from experiments.experiment import ROOT, Experiment, Refused
+from experiments.experiment import ROOT, Experiment, Refused, identity_of
 from experiments.preflight import Ready, Worlds
 from hybrid_jax import evaluate
 from hybrid_jax.config import diff, to_json
@@ -20,7 +20,10 @@ from hybrid_jax.export import NumpyPolicy, save_policy
 from hybrid_jax.metrics import read_csv, write_atomically
 from hybrid_jax.provenance import git_state
 
-PACKAGES = ("jax", "flax", "optax", "mujoco", "mujoco-mjx", "orbax-checkpoint", "numpy", "gymnasium")
+PACKAGES = (
+    "jax", "jaxlib", "flax", "optax", "chex", "mujoco", "mujoco-mjx", "brax", "orbax-checkpoint", "numpy", "h5py",
+    "gymnasium",
+)  # fmt: skip
 
 
 def run(experiment: Experiment, ready: Ready, arguments: list[str], folder: Path | None, started: float) -> int:
@@ -36,9 +39,6 @@ def run(experiment: Experiment, ready: Ready, arguments: list[str], folder: Path
             for method, (settings, algorithm) in ready.learners.items():
                 home = folder if not trained else folder / "rivals" / method
                 trained[method] = _train_method(settings, algorithm, ready.worlds, method, home)
-        except Refused as error:
-            print(f"run.py: {error}", file=sys.stderr)
-            return 2
         except training.Interrupted:
             console.print(f"stopped; go on with: python experiments/run.py --resume {folder}")
             return 130
@@ -72,9 +72,10 @@ def _write_origin(experiment: Experiment, arguments: list[str], folder: Path, se
     record = {
         "arguments": arguments,
         "git": git_state(ROOT),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "device": str(jax.devices()[0]),
         "seconds": seconds,
+        "identity": identity_of(experiment),
     }
     write_atomically(folder / "config.json", json.dumps(to_json(experiment), indent=2) + "\n")
     write_atomically(folder / "run.json", json.dumps(record, indent=2) + "\n")

@@ -4,25 +4,23 @@ Seeds run in one program on an accelerator and one after the other on a CPU; a r
 share a program, with one folder each.
 """
 
-import hashlib
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from experiments.experiment import Experiment, Refused
+from experiments.experiment import Experiment, Refused, identity_of
 from experiments.preflight import Worlds
 from hybrid_jax import evaluate, trainer
 from hybrid_jax.checkpoint import Checkpointer, CheckpointError
-from hybrid_jax.config import config_hash
 from hybrid_jax.export import NumpyPolicy
 from hybrid_jax.metrics import RunLog
 from hybrid_jax.progress import Progress
+from hybrid_jax.rollout import Stats
 from hybrid_jax.types import Algorithm
 
 EVALUATION_SEED = 1_000  # real episodes during training start from these seeds on ...
@@ -79,12 +77,12 @@ def train(
     iterations = -(-experiment.updates // made.updates)
     per_evaluation = max(1, experiment.evaluate_every // made.updates)
 
-    identity = _identity(experiment)
+    identity = identity_of(experiment)
     with ExitStack() as owned:
         checkpoints = owned.enter_context(Checkpointer(folders[0] / "checkpoints"))
         stop = owned.enter_context(_Stop())
         state, done = _start(run, keys, worlds, checkpoints, identity, iterations)
-        logs = [owned.enter_context(RunLog(f, experiment.tensorboard, done * made.updates)) for f in folders]
+        logs = [owned.enter_context(_log(f, experiment, done * made.updates)) for f in folders]
         progress = owned.enter_context(Progress(label, iterations * made.updates))
         progress.update(done * made.updates, done * made.sim_steps)
         waiting = []
@@ -115,11 +113,11 @@ def train(
     ]
 
 
-def _identity(experiment: Experiment) -> str:
-    """What a checkpoint belongs to: the config without budget and folders, and the bytes of the log."""
-    free = {"updates": 0, "runs": Path(), "dataset": None, "video": False, "tensorboard": False, "test_episodes": 1}
-    log = b"" if experiment.dataset is None else experiment.dataset.read_bytes()
-    return f"{config_hash(replace(experiment, **free))}-{hashlib.sha256(log).hexdigest()}"
+def _log(folder: Path, experiment: Experiment, step: int) -> RunLog:
+    try:
+        return RunLog(folder, experiment.tensorboard, step)
+    except ValueError as error:
+        raise Refused(f"{error}; mend or move the file, or start a new run") from error
 
 
 def _start(
@@ -135,7 +133,7 @@ def _start(
     for sentence in checkpoints.skipped:
         print(f"skipped a damaged checkpoint: {sentence}")
     if meta["identity"] != identity:
-        raise Refused(f"{checkpoints.directory}: config or data differ from its own; see the run's config.json")
+        raise Refused(f"{checkpoints.directory} is of another run: config or data differ; start anew")
     if done > iterations:
         raise Refused(
             f"--updates {iterations * run.updates} is below the {done * run.updates} already done in"
@@ -149,9 +147,14 @@ def _pick(tree: Any, i: int | None) -> Any:
 
 
 def _means(waiting: list[dict], i: int | None) -> dict[str, float]:
-    """Means over the iterations since the last record: the one fetch of the interval."""
+    """Means over the iterations since the last record, sums of what is counted: the one fetch of the interval."""
     fetched = jax.device_get(waiting)
-    return {name: float(np.mean([_pick(metrics[name], i) for metrics in fetched])) for name in fetched[0]}
+    values = {name: [_pick(metrics[name], i) for metrics in fetched] for name in fetched[0]}
+    counted = {f"/{name}" for name in Stats._fields}
+    return {
+        name: float(np.sum(each) if any(map(name.endswith, counted)) else np.mean(each))
+        for name, each in values.items()
+    }
 
 
 def _judge(experiment: Experiment, worlds: Worlds, algorithm: Algorithm, many: bool) -> Callable:

@@ -61,7 +61,12 @@ def to_json(config: Any) -> dict:
 
 def diff(config: Any, defaults: Any) -> dict:
     """The fields that differ from the defaults, as dotted names with their new JSON values."""
-    new, old = _flat(to_json(config)), _flat(to_json(defaults))
+    return json_diff(to_json(config), to_json(defaults))
+
+
+def json_diff(new: dict, old: dict) -> dict:
+    """The entries of a config's JSON form that another does not have, as dotted names with their new values."""
+    new, old = _flat(new), _flat(old)
     return {name: value for name, value in new.items() if name not in old or old[name] != value}
 
 

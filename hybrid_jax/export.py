@@ -96,9 +96,26 @@ class NumpyPolicy:
         return x
 
 
+def flatten(params: Any) -> dict[str, np.ndarray]:
+    """Every leaf of nested dicts by its path, `a/b/c`, float32."""
+    return dict(_leaves(params, ""))
+
+
+def unflatten(leaves: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *above, name = path.split("/")
+        branch = tree
+        for part in above:
+            branch = branch.setdefault(part, {})
+        branch[name] = leaf
+    return tree
+
+
 def _read_actor(params: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """(arrays by name, the contract's own entries); the dense layers go in the order of their numbers."""
-    leaves = dict(_leaves(params, ""))
+    leaves = flatten(params)
     layers = sorted({path.rpartition("/")[0] for path in leaves if path.endswith("kernel")}, key=_natural)
     names = {f"{layer}/{part}": f"{part}_{i}" for i, layer in enumerate(layers) for part in ("kernel", "bias")}
     names |= {path: path.rpartition("/")[2] for path in leaves if path.endswith(_LOG_STD)}

@@ -81,8 +81,12 @@ def _where(mask: Array, new: PyTree, old: PyTree) -> PyTree:
 
 
 def diverged(obs: Array, reward: Array) -> Array:
-    sane = jnp.isfinite(obs) & (jnp.abs(obs) < HUGE)
-    return ~(jnp.all(sane, axis=-1) & jnp.isfinite(reward))
+    """[N] bool: an observation [N, O] or a reward [N] that is not finite or beyond `HUGE`."""
+    return ~(jnp.all(_sane(obs), axis=-1) & _sane(reward))
+
+
+def _sane(x: Array) -> Array:
+    return jnp.isfinite(x) & (jnp.abs(x) < HUGE)
 
 
 def rollout(env: SimEnv, explore, state: RolloutState, key: Array, length: int):

@@ -54,7 +54,7 @@ def check_sim_env(env: SimEnv) -> None:
     """Raises AssertionError unless the environment keeps the contract of `types.SimEnv`.
 
     Pure and batched by vmap: `reset` and `step` keep tree, shapes and dtypes, trace once, give finite numbers, and
-    the same ones for the same key; a batch of simulations equals each alone; `step` never resets by itself.
+    the same ones for the same key; a batch of simulations equals each alone.
     """
     spec, sims = env.spec, 3
     keys = jax.random.split(jax.random.key(0), sims)

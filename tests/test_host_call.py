@@ -46,6 +46,16 @@ def test_what_it_raises_reaches_the_caller_and_the_next_call_works(scaled):
     np.testing.assert_array_equal(jax.jit(scaled)(jnp.ones(1), jnp.ones(3))[0], np.ones(3))
 
 
+def test_ctrl_c_inside_a_host_function_ends_the_program_cleanly():
+    def interrupted(x):
+        raise KeyboardInterrupt
+
+    host_call.register("test-interrupted", interrupted)
+    call = jax.ffi.ffi_call("test-interrupted", jax.ShapeDtypeStruct((3,), jnp.float32), vmap_method="expand_dims")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="KeyboardInterrupt"):
+        jax.block_until_ready(jax.jit(call)(jnp.ones(3)))
+
+
 def test_a_name_means_one_function(scaled):
     with pytest.raises(ValueError, match="'test-scaled' is registered already"):
         host_call.register("test-scaled", _scaled)

@@ -58,14 +58,19 @@ def test_native_runs_200_free_steps_with_gymnasium(cheetah, visited):
         np.testing.assert_allclose(native.to_float64(state, cheetah.physics.mj_model), states[t + 1], rtol=0, atol=1e-6)
 
 
-def test_native_loses_precision_without_the_warm_start(cheetah, visited):
-    """The oracle above is sharp enough to notice a dropped warm start."""
-    states, actions, observations, _ = visited
-    cold = states.copy()
-    cold[:, -cheetah.physics.mj_model.nv :] = 0.0
-    step = jax.jit(jax.vmap(cheetah.step, in_axes=(None, 0, 0)))
-    _, out = step(cheetah.model, jnp.asarray(native.from_float64(cold)), jnp.asarray(actions))
-    assert np.abs(np.asarray(out.obs) - observations).max() > 1e-7
+def test_the_free_run_would_notice_a_dropped_warm_start(cheetah, visited):
+    """Without it the states leave gymnasium's by more than the bound above, within its 200 steps."""
+    states, actions, *_ = visited
+    step = jax.jit(cheetah.step)
+    state, worst = native.from_float64(states[0]), 0.0
+    for t in range(200):
+        packed = np.array(native.to_float64(state, cheetah.physics.mj_model))
+        packed[-cheetah.physics.mj_model.nv :] = 0.0
+        state, _ = step(cheetah.model, jnp.asarray(native.from_float64(packed)), jnp.asarray(actions[t]))
+        reached = native.to_float64(state, cheetah.physics.mj_model)
+        moving = slice(0, 1 + cheetah.physics.mj_model.nq + cheetah.physics.mj_model.nv)
+        worst = max(worst, np.abs(reached - states[t + 1])[moving].max())
+    assert worst > 1e-6
 
 
 def _random_cheetahs(env, count):
@@ -141,6 +146,36 @@ def test_a_model_per_simulation_equals_one_model_at_a_time(cheetah):
     assert np.abs(together.qvel[0] - together.qvel[2]).max() > 1e-3  # the gravity reached the engine
 
 
+PENDULUM = """
+<mujoco><option timestep="0.01" integrator="{integrator}"/><worldbody><body>
+  <joint name="hinge" axis="0 1 0"/><geom type="capsule" size="0.05" fromto="0 0 0 0 0 -0.5" mass="1"/>
+</body></worldbody><actuator><motor joint="hinge"/></actuator></mujoco>
+"""
+
+
+@pytest.mark.parametrize("integrator", ["Euler", "RK4"])
+def test_mjx_takes_a_model_per_simulation_and_tells_the_true_displacement(integrator):
+    mj_model = mujoco.MjModel.from_xml_string(PENDULUM.format(integrator=integrator))
+    bundle = physics.make(mj_model, frame_skip=5, engine="mjx")
+    pulls = np.array([0.0, 1.0, 2.0], np.float32)
+    batch = physics.stack([bundle.model._replace(gravity=bundle.model.gravity * g) for g in pulls])
+    start = np.full((3, 1), 0.5, np.float32)
+
+    def advance(model, qpos):
+        return bundle.step(model, bundle.init(model, qpos, 0 * qpos), 0 * qpos)[1]
+
+    axes = physics.batch_axes(batch, mj_model)
+    seen = jax.device_get(jax.jit(jax.vmap(advance, in_axes=(axes, 0)))(batch, start))
+    for n, record in enumerate(physics.with_constants(mj_model, bundle.model._replace(
+        gravity=bundle.model.gravity * g)) for g in pulls):  # fmt: skip
+        data = mujoco.MjData(record)
+        data.qpos[:] = start[n]
+        mujoco.mj_step(record, data, 5)
+        np.testing.assert_allclose(seen.qpos[n], data.qpos, atol=1e-5)
+        np.testing.assert_allclose(seen.displacement[n], data.qpos - start[n], atol=1e-6)
+    assert seen.displacement[0] == 0 and seen.displacement[2] < 1.5 * seen.displacement[1] < 0
+
+
 def test_native_gives_the_same_bits_for_any_threads_and_any_vmap():
     qpos, qvel, ctrl = _random_cheetahs(half_cheetah.make(engine="native", threads=1), 48)
     motions = []
@@ -214,15 +249,39 @@ def test_a_spread_takes_whole_simulations_evenly(cheetah):
     assert physics.spread(base, cheetah.physics.mj_model, 4) is base
 
 
-def test_callbacks_that_overlap_do_not_share_a_simulation(cheetah):
+def test_callbacks_that_overlap_do_not_share_a_simulation(cheetah, monkeypatch):
     """XLA may run independent callbacks of one program at the same time; every state must still be its own."""
-    engine = native._Engine(cheetah.physics.mj_model, 5, threads=1)
-    constants = np.asarray(physics_model.pack(cheetah.model))[None]
+    monkeypatch.setattr(native, "_MODEL_SETS", 2)  # so that models are dropped and made again meanwhile
+    engine = native._Engine(cheetah.physics.mj_model, 5, threads=2)
+    base, count = cheetah.model, 6
+    constants = [
+        np.asarray(physics_model.pack(base._replace(gravity=base.gravity * np.float32(1 + n))))[None]
+        for n in range(count)
+    ]
     rng = np.random.default_rng(0)
-    qpos = cheetah.physics.mj_model.qpos0 + rng.uniform(-0.1, 0.1, (4, 50, 9))
-    qvel = rng.normal(size=(4, 50, 9))
-    expected = [engine.init(constants, *start) for start in zip(qpos, qvel, strict=True)]
+    qpos = cheetah.physics.mj_model.qpos0 + rng.uniform(-0.1, 0.1, (count, 50, 9))
+    states = [
+        engine.init(c, *start)[0] for c, *start in zip(constants, qpos, rng.normal(size=(count, 50, 9)), strict=True)
+    ]
+    ctrl = rng.uniform(-1, 1, (count, 50, 6)).astype(np.float32)
+    expected = [engine.step(*each)[0] for each in zip(constants, states, ctrl, strict=True)]
+    assert len({each.tobytes() for each in expected}) == count
     with ThreadPoolExecutor(4) as pool:
         for _ in range(10):
-            overlapping = list(pool.map(engine.init, [constants] * 4, qpos, qvel))
-            np.testing.assert_array_equal(overlapping, expected)
+            overlapping = pool.map(lambda *each: engine.step(*each)[0], constants, states, ctrl)
+            np.testing.assert_array_equal(list(overlapping), expected)
+
+
+def test_states_that_the_native_engine_would_lose_are_refused():
+    mocap = '<mujoco><worldbody><body mocap="true"><geom size="0.1"/></body></worldbody></mujoco>'
+    with pytest.raises(ValueError, match=r"no mocap bodies\s+\(1\)"):
+        physics.make(mujoco.MjModel.from_xml_string(mocap), frame_skip=1, engine="native")
+
+
+def test_a_state_beyond_float32_is_no_error(cheetah):
+    """Warnings are errors here: a diverged state must come out as one, to be masked and counted."""
+    engine = native._Engine(cheetah.physics.mj_model, 5, threads=1)
+    constants = np.asarray(physics_model.pack(cheetah.model))[None]
+    (state,) = engine.init(constants, cheetah.physics.mj_model.qpos0[None], np.full((1, 9), 1e200))
+    _, qpos, qvel, _ = engine.step(constants, state, np.zeros((1, 6), np.float32))
+    assert not np.all(np.isfinite([qpos, qvel]))

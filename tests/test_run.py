@@ -15,6 +15,7 @@ import pytest
 from envs import point_mass
 from experiments import experiment as experiments
 from experiments import online, preflight, run, training
+from hybrid_jax.config import json_diff, to_json
 from hybrid_jax.datasets import hdf5
 from hybrid_jax.export import NumpyPolicy
 from hybrid_jax.metrics import read_csv
@@ -167,16 +168,28 @@ def test_resuming_a_finished_run_trains_nothing_again(finished):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--seeds", "3"], "start a new run for it"),
-        (["--algorithm.hidden", "4", "--updates", "90"], "resume with the fields in the run's config.json"),
-        (["--algorithm.discount", "0.5", "--updates", "90"], "config or data differ"),
+        (["--seeds", "3"], "--seeds 3 was 2; start a new run for it"),
+        (["--algorithm.hidden", "4", "--updates", "90"], "--algorithm.hidden [4] was [8]"),
+        (["--algorithm.discount", "0.5"], "--algorithm.discount 0.5 was 0.99"),
+        (["--test_episodes", "4"], "--test_episodes 4 was 3"),
+        (["--dataset", "data/wheel_legged.hdf5"], "is not the log that"),
     ],
 )
 def test_a_run_is_not_resumed_as_another(finished, capsys, arguments, message):
-    before = (finished / "run.json").read_text()
+    files = [finished / "config.json", finished / "run.json", finished / "summary.json"]
+    before = [file.read_text() for file in files]
     assert run.main(["--resume", str(finished), *arguments]) == 2
     assert message in capsys.readouterr().err
-    (finished / "run.json").write_text(before)
+    assert [file.read_text() for file in files] == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "run.json"])
+def test_a_damaged_run_is_refused(finished, capsys, name):
+    whole = (finished / name).read_text()
+    (finished / name).write_text(whole[:20])
+    assert run.main(["--resume", str(finished)]) == 2
+    assert "is damaged" in capsys.readouterr().err
+    (finished / name).write_text(whole)
 
 
 def test_a_larger_budget_trains_a_finished_run_further(finished):
@@ -221,6 +234,9 @@ def test_ctrl_c_leaves_a_checkpoint_and_resume_ends_as_an_unbroken_run(folder):
         (["--updatez", "5"], "did you mean --updates?"),
         (["--updates", "many"], "--updates takes an int"),
         (["--updates", "0"], "--updates 0 must be at least 1"),
+        (["--updates", "55"], "--updates 55 is no multiple of --rates.updates 10; take 60"),
+        (["--sim", "envs.point_mass:make_real"], "it must return a hybrid_jax.types.SimEnv"),
+        (["--real", "envs.point_mass:make"], "has no observation_space, action_space, close"),
         (["--real", "envs.wheel_legged"], "is not of the form module:factory"),
         (["--real", "envs.wheel_legged:make_reel"], "has no function 'make_reel'"),
         (["--real", "no_such_module:make"], "is it on the Python path?"),
@@ -308,5 +324,5 @@ def test_help_lists_every_field():
         text=True,
         check=True,
     )
-    for field in ("--updates", "--algorithm.beta", "--gap.gravity", "--rates.sims", "--seeds", "--resume"):
-        assert field in done.stdout
+    for field in [*json_diff(to_json(experiments.load(run.DEFAULT)), {}), "resume"]:
+        assert f"--{field}".replace("_", "-") in done.stdout  # either is understood

@@ -5,7 +5,8 @@ The threads of that pool may all be waiting in callbacks: on one core such a pro
 foreign function reads XLA's buffers where they lie, waits for nobody, and JAX keeps its compiled program
 for the next start.
 
-Source: `xla/ffi/api/c_api.h` in `jax.ffi.include_dir()`, version 0.3; its layout is binary stable.
+Source: `xla/ffi/api/c_api.h` in `jax.ffi.include_dir()`, version 0.3, which XLA keeps for at least twelve months
+after a newer one.
 """
 
 import ctypes
@@ -81,22 +82,29 @@ def _arrays(buffers: ctypes.Structure) -> list[np.ndarray]:
     return arrays
 
 
+def _asked_for_metadata(frame: ctypes.Structure) -> bool:
+    """XLA asks what a handler is before the first call; answers it."""
+    if not frame.extension:
+        return False
+    extension = ctypes.cast(frame.extension, ctypes.POINTER(_Extension)).contents
+    if extension.type != _METADATA:
+        return False
+    version = extension.metadata.contents.version
+    version.major, version.minor = _API_VERSION
+    return True
+
+
 def _handler(function: Callable) -> Callable:
     def handle(frame) -> int | None:
-        frame = frame.contents
-        if frame.extension:  # XLA asks what this is before the first call
-            extension = ctypes.cast(frame.extension, ctypes.POINTER(_Extension)).contents
-            if extension.type == _METADATA:
-                version = extension.metadata.contents.version
-                version.major, version.minor = _API_VERSION
-                return None
         try:
-            returned = function(*_arrays(frame.arguments))
-            for target, value in zip(_arrays(frame.results), returned, strict=True):
-                target[...] = value
-        except Exception:
-            error = _ErrorArgs(ctypes.sizeof(_ErrorArgs), None, traceback.format_exc().encode(), _INTERNAL)
-            return frame.api.contents.create_error(ctypes.byref(error))
+            if not _asked_for_metadata(frame.contents):
+                returned = function(*_arrays(frame.contents.arguments))
+                for target, value in zip(_arrays(frame.contents.results), returned, strict=True):
+                    target[...] = value
+        except BaseException:  # nothing may pass by: XLA would take what is left in a register for an error
+            said = traceback.format_exc().encode(errors="replace")
+            error = _ErrorArgs(ctypes.sizeof(_ErrorArgs), None, said, _INTERNAL)
+            return frame.contents.api.contents.create_error(ctypes.byref(error))
         return None
 
     return _Handler(handle)

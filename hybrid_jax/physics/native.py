@@ -6,6 +6,7 @@ engine's precision and its solver's warm start survive in a float32 program.
 
 import hashlib
 import os
+import threading
 from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,7 +22,7 @@ from hybrid_jax.types import Array
 
 STATE = int(mujoco.mjtState.mjSTATE_FULLPHYSICS | mujoco.mjtState.mjSTATE_WARMSTART)
 _INPUT = int(STATE | mujoco.mjtState.mjSTATE_CTRL)
-_MODEL_SETS = 4  # distinct (batches of) physics constants whose compiled models are kept
+_MODEL_SETS = 16  # distinct (batches of) physics constants whose compiled models are kept
 _CHUNK = 16  # simulations a thread takes at once: below this the hand-over costs more than it gains
 
 
@@ -54,7 +55,7 @@ def from_float64(packed: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(packed, np.float64).view(np.uint32)
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -70,26 +71,30 @@ class _Engine:
         self.frame_skip = frame_skip
         self.columns = state_columns(mj_model)
         self.state_size = mujoco.mj_stateSize(mj_model, STATE)
-        self.threads = threads or _cores()
+        self.threads = threads or cores()
         self.spare: deque[list[mujoco.MjData]] = deque()  # one MjData a thread, in sets that are not in use
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="mujoco")
         self.model_sets: OrderedDict[bytes, list[mujoco.MjModel]] = OrderedDict()
+        self.models_lock = threading.Lock()
 
     def models(self, vectors: np.ndarray, count: int) -> list[mujoco.MjModel]:
-        """`count` models for packed constants [1 or count, M]; unchanged constants cost one look-up."""
+        """`count` models for packed constants [1 or count, M]; those seen before cost a look-up of their bytes."""
         key = vectors.tobytes()
-        if key not in self.model_sets:
-            unique = {row.tobytes(): row for row in vectors}
-            made = {
-                name: physics_model.with_constants(self.base, physics_model.unpack(row, self.constants))
-                for name, row in unique.items()
-            }
-            self.model_sets[key] = [made[row.tobytes()] for row in vectors]
+        with self.models_lock:  # callbacks may overlap
+            models = self.model_sets.pop(key, None) or self._compiled(vectors)
+            self.model_sets[key] = models  # the newest stands last
             while len(self.model_sets) > _MODEL_SETS:
                 self.model_sets.popitem(last=False)
-        self.model_sets.move_to_end(key)
-        models = self.model_sets[key]
         return models * count if len(models) == 1 else models
+
+    def _compiled(self, vectors: np.ndarray) -> list[mujoco.MjModel]:
+        """A model per row; equal rows share one."""
+        unique = {row.tobytes(): row for row in vectors}
+        made = {
+            name: physics_model.with_constants(self.base, physics_model.unpack(row, self.constants))
+            for name, row in unique.items()
+        }
+        return [made[row.tobytes()] for row in vectors]
 
     def over_threads(self, work, count: int) -> None:
         """Runs work(data, low, high) over [0, count) in equal parts, one MjData a thread."""
@@ -149,12 +154,13 @@ class _Engine:
 
         self.over_threads(work, count)
         qpos = packed[:, columns["qpos"]]
-        out = (
-            np.ascontiguousarray(packed[:, : self.state_size]).view(np.uint32),
-            qpos.astype(np.float32),
-            packed[:, columns["qvel"]].astype(np.float32),
-            (qpos - before).astype(np.float32),
-        )
+        with np.errstate(over="ignore", invalid="ignore"):  # of a diverged state; the rollout masks and counts it
+            out = (
+                np.ascontiguousarray(packed[:, : self.state_size]).view(np.uint32),
+                qpos.astype(np.float32),
+                packed[:, columns["qvel"]].astype(np.float32),
+                (qpos - before).astype(np.float32),
+            )
         return tuple(leaf.reshape(*batch, -1) for leaf in out)
 
 
@@ -178,7 +184,7 @@ def _named_engine(mj_model: mujoco.MjModel, frame_skip: int, threads: int | None
     """The engine of this model and its name, which says the same in every process."""
     content = np.empty(mujoco.mj_sizeModel(mj_model), np.uint8)
     mujoco.mj_saveModel(mj_model, None, content)
-    name = f"mujoco-{hashlib.sha256(content).hexdigest()[:16]}-{frame_skip}-{threads or _cores()}"
+    name = f"mujoco-{hashlib.sha256(content).hexdigest()[:16]}-{frame_skip}-{threads or cores()}"
     if name not in _engines:
         _engines[name] = _Engine(mj_model, frame_skip, threads)
         host_call.register(f"{name}-init", _engines[name].init)
@@ -187,7 +193,15 @@ def _named_engine(mj_model: mujoco.MjModel, frame_skip: int, threads: int | None
 
 
 def make(mj_model: mujoco.MjModel, frame_skip: int, threads: int | None):
-    """The (init, step) pair of the native engine; see `bundle.Physics`."""
+    """The (init, step) pair of the native engine; see `bundle.Physics`.
+
+    Raises ValueError for a model whose state holds more than positions, velocities and activations.
+    """
+    if mj_model.npluginstate or mj_model.nmocap:
+        raise ValueError(
+            f"engine 'native' carries no plugin state ({mj_model.npluginstate} numbers) and no mocap bodies"
+            f" ({mj_model.nmocap}); take mjx, or a model without them"
+        )
     name, engine = _named_engine(mj_model, frame_skip, threads)
     state = jax.ShapeDtypeStruct((2 * engine.state_size,), jnp.uint32)
     qpos = jax.ShapeDtypeStruct((mj_model.nq,), jnp.float32)

@@ -31,7 +31,7 @@ class Scan:
 def scan_segment(path: Path, schema: Schema, first: int) -> Scan:
     """Reads a segment to the end of its valid prefix. Raises JournalError where it is another robot's."""
     data = path.read_bytes()
-    start = _check_head(path, data, schema, first)
+    start = first_offset(path, schema, first)
     if start is None:
         return Scan(0, 0, len(data))
     count, offset = 0, start
@@ -46,7 +46,7 @@ def read(folder: Path, start: int = 0) -> Iterator[Record]:
     for path in segments(folder):
         data = path.read_bytes()
         schema = read_schema(path)
-        offset = None if schema is None else _check_head(path, data, schema, first)
+        offset = None if schema is None else first_offset(path, schema, first)
         if schema is None or offset is None:
             return
         while (found := records.decode(data, offset, schema)) is not None and found[0].sequence == first:
@@ -87,14 +87,19 @@ def segment_head(schema: Schema, first: int) -> bytes:
     return body + struct.pack("<I", zlib.crc32(body))
 
 
-def _check_head(path: Path, data: bytes, schema: Schema, first: int) -> int | None:
-    """Where the first record begins; None where the head is not whole."""
+def first_offset(path: Path, schema: Schema, first: int) -> int | None:
+    """Where a segment's first record, number `first`, begins; None where the head is not whole.
+
+    Raises JournalError where it is another robot's, or begins with another number.
+    """
     theirs = read_schema(path)
     if theirs is None:
         return None
     if theirs != schema:
         changed = "; ".join(schemas.difference(schema, theirs))
         raise JournalError(f"{path} is another robot's journal ({changed}); give this robot a folder of its own")
-    if _HEAD.unpack_from(data)[1] != first:
-        raise JournalError(f"{path} begins with record {_HEAD.unpack_from(data)[1]}, not {first}: a segment is missing")
+    with path.open("rb") as file:
+        begins = _HEAD.unpack(file.read(_HEAD.size))[1]
+    if begins != first:
+        raise JournalError(f"{path} begins with record {begins}, not {first}: a segment is missing")
     return len(segment_head(schema, first))
