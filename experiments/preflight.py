@@ -243,9 +243,12 @@ def _check_writable(runs: Path) -> None:
 def _check_video(real: RealEnv) -> None:
     if find_spec("imageio_ffmpeg") is None:
         raise Refused("--video needs the extra: pip install -e '.[video]'")
+    unable = Refused("--video needs a real environment with render() in the mode rgb_array")
     if not callable(getattr(real, "render", None)):
-        raise Refused("--video needs a real environment with render() in the mode rgb_array")
+        raise unable
     try:
         real.render()
+    except NotImplementedError as error:  # gymnasium's own base class
+        raise unable from error
     except Exception as error:  # a missing display driver shows itself in many ways
         raise Refused(f"--video: render() failed with {type(error).__name__}: {error}; try MUJOCO_GL=egl") from error

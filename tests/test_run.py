@@ -157,6 +157,55 @@ def test_seeds_in_one_program_end_as_one_after_the_other(finished, folder, tmp_p
             np.testing.assert_allclose(table[column], alone[column], rtol=1e-3)
 
 
+class Filmed(point_mass.RealPointMass):
+    """A point mass in front of a camera whose picture grows brighter with every step."""
+
+    steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        return super().step(action)
+
+    def render(self):
+        return np.full((48, 64, 3), self.steps, np.uint8)
+
+
+FILM = """
+import sys
+from pathlib import Path
+import imageio.v2 as imageio
+from envs import point_mass
+from experiments import preflight, results
+from tests.test_run import Filmed
+worlds = preflight.Worlds(point_mass.SPEC, point_mass.make(), Filmed(), None, None, None)
+results._video(worlds, Path(sys.argv[1]), Path(sys.argv[2]))
+print(*(frame.mean() for frame in imageio.mimread(sys.argv[2], memtest=False)))
+"""
+
+
+def test_the_video_shows_one_episode_of_the_kept_policy(finished, tmp_path):
+    command = [sys.executable, "-c", FILM, str(finished / "seed0" / "policy"), str(tmp_path / "video.mp4")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # a process of its own: imageio leaves its pipes open
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    brightness = [float(word) for word in done.stdout.split()]
+    lasted = json.loads((finished / "seed0" / "result.json").read_text())["lengths"][0]
+    np.testing.assert_allclose(brightness, np.arange(1, lasted + 1), atol=4)  # pictures lose a little
+
+
+@pytest.mark.parametrize(
+    ("real", "message"),
+    [(Filmed, None), (point_mass.RealPointMass, "needs a real environment with render"), (None, "needs the extra")],
+)
+def test_a_video_that_cannot_be_made_is_refused(monkeypatch, real, message):
+    if real is None:
+        monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    if message is None:
+        preflight._check_video(real())
+        return
+    with pytest.raises(experiments.Refused, match=message):
+        preflight._check_video((real or Filmed)())
+
+
 def test_resuming_a_finished_run_trains_nothing_again(finished):
     before = (finished / "seed0" / "result.json").stat().st_mtime_ns
     seconds = json.loads((finished / "summary.json").read_text())["wall_seconds"]
