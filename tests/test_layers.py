@@ -17,9 +17,9 @@ ROOMS = {  # a folder -> the folders of ours that it may import from, beside its
 LAYERS = (  # modules and folders of hybrid_jax, lowest first; within a layer imports are free but for circles
     {"types", "config", "metrics", "plots", "progress", "provenance", "statistics", "testing"},
     {"losses", "networks", "distributions", "dynamics_gap", "buffers", "physics"},
-    {"algorithms", "rollout", "datasets"},
+    {"algorithms", "rollout", "datasets", "export"},
     {"real"},
-    {"trainer", "feed", "evaluate", "checkpoint", "report", "export"},
+    {"trainer", "feed", "evaluate", "checkpoint", "report"},
 )
 ALONE = {"types"}  # imports nothing of ours
 NEVER = [  # (importer, imported): what drives a learner knows the bundle, no particular algorithm

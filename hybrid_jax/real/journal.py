@@ -27,6 +27,7 @@ class Recovery:
     kept: int  # records of the valid prefix, over all segments
     torn_bytes: int  # moved aside
     torn_file: Path | None
+    last: Record | None  # of the valid prefix
     stranded: int  # whole, undamaged records inside what was moved aside: damage in the middle of a file
 
 
@@ -127,7 +128,7 @@ class Journal:
         self._size = len(head)
 
     def _recover(self) -> Recovery:
-        self._next, self._size = 0, 0
+        self._next, self._size, last = 0, 0, None
         paths = segments(self.folder)
         for path in paths[:-1]:
             scan = scan_segment(path, self.schema, self._next)
@@ -136,12 +137,12 @@ class Journal:
                     f"{path}: damaged at byte {scan.valid_bytes} of {scan.size}, and later segments follow;"
                     " copy the folder, then see `hybrid-jax journal check`"
                 )
-            self._next += scan.count
+            self._next, last = self._next + scan.count, scan.last or last
         if not paths:
-            return Recovery(0, 0, None, 0)
+            return Recovery(0, 0, None, None, 0)
         newest = paths[-1]
         scan = scan_segment(newest, self.schema, self._next)
-        self._next += scan.count
+        self._next, last = self._next + scan.count, scan.last or last
         torn, stranded = None, 0
         if scan.valid_bytes != scan.size:
             torn, stranded = _set_aside(newest, scan, self.schema)
@@ -151,7 +152,7 @@ class Journal:
         else:
             self._file = os.open(newest, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             self._size = scan.valid_bytes
-        return Recovery(self._next, scan.size - scan.valid_bytes, torn, stranded)
+        return Recovery(self._next, scan.size - scan.valid_bytes, torn, last, stranded)
 
 
 def _set_aside(path: Path, scan: Scan, schema: Schema) -> tuple[Path, int]:

@@ -24,6 +24,7 @@ class Scan:
     """One segment's longest valid prefix."""
 
     count: int  # records
+    last: Record | None
     valid_bytes: int
     size: int
 
@@ -33,11 +34,11 @@ def scan_segment(path: Path, schema: Schema, first: int) -> Scan:
     data = path.read_bytes()
     start = first_offset(path, schema, first)
     if start is None:
-        return Scan(0, 0, len(data))
-    count, offset = 0, start
+        return Scan(0, None, 0, len(data))
+    count, offset, last = 0, start, None
     while (found := records.decode(data, offset, schema)) is not None and found[0].sequence == first + count:
-        count, offset = count + 1, found[1]
-    return Scan(count, offset, len(data))
+        count, (last, offset) = count + 1, found
+    return Scan(count, last, offset, len(data))
 
 
 def read(folder: Path, start: int = 0) -> Iterator[Record]:
