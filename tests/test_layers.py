@@ -214,4 +214,6 @@ def test_downward_imports_are_free(house, file, source):
 def test_circles_within_a_layer_are_found(house):
     (house / "hybrid_jax/report.py").write_text("from hybrid_jax import evaluate")
     (house / "hybrid_jax/evaluate.py").write_text("from hybrid_jax.report import f")
-    assert violations(house) == ["imports go in a circle: hybrid_jax.evaluate -> hybrid_jax.report -> hybrid_jax.evaluate."]
+    assert violations(house) == [
+        "imports go in a circle: hybrid_jax.evaluate -> hybrid_jax.report -> hybrid_jax.evaluate."
+    ]

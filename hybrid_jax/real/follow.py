@@ -28,12 +28,16 @@ class Follower:
         """The records from the watermark up to number `until`, which is not among them.
 
         Raises JournalError where one of them is not on disk, whole: what was never written cannot be learned from.
+        Then none of them counts as taken.
         """
+        before = self._path, self._offset, self._next
         taken: list[Record] = []
         while self._next < until:
             found = self._read(until)
             if not found:
-                raise JournalError(f"{self._folder}: record {self._next} is not on disk, asked for up to {until}")
+                missing = self._next
+                self._path, self._offset, self._next = before
+                raise JournalError(f"{self._folder}: record {missing} is not on disk, asked for up to {until}")
             taken += found
         return taken
 
