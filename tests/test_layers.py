@@ -19,7 +19,7 @@ LAYERS = (  # modules and folders of hybrid_jax, lowest first; within a layer im
     {"losses", "networks", "distributions", "dynamics_gap", "buffers", "physics"},
     {"algorithms", "rollout", "datasets", "export"},
     {"real"},
-    {"trainer", "feed", "evaluate", "checkpoint", "report"},
+    {"trainer", "feed", "evaluate", "checkpoint", "report", "command"},
 )
 ALONE = {"types"}  # imports nothing of ours
 NEVER = [  # (importer, imported): what drives a learner knows the bundle, no particular algorithm

@@ -1,0 +1,78 @@
+"""The command `hybrid-jax`: tools around a robot's journal.
+
+hybrid-jax journal check FOLDER               what a journal holds, and whether all of it is whole
+hybrid-jax journal export FOLDER FILE.hdf5    its steps as a data set in D4RL's layout
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+from hybrid_jax.datasets import hdf5, scores
+from hybrid_jax.datasets.faults import DatasetError
+from hybrid_jax.real import segments
+from hybrid_jax.real.record import Fault, Flag
+from hybrid_jax.real.segments import JournalError
+from hybrid_jax.real.to_dataset import to_dataset
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0 done, 1 the journal is damaged, 2 the user's mistake."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        match words:
+            case ["journal", "check", folder]:
+                return _check(_journal(folder))
+            case ["journal", "export", folder, file]:
+                return _export(_journal(folder), Path(file))
+        print(__doc__, file=sys.stderr)
+        return 0 if words in (["-h"], ["--help"]) else 2
+    except (JournalError, DatasetError, OSError, ValueError) as error:
+        print(f"hybrid-jax: {error}", file=sys.stderr)
+        return 2
+
+
+def _journal(folder: str) -> Path:
+    if not segments.segments(Path(folder)):
+        raise JournalError(f"{folder} holds no journal; give the folder with the .journal files")
+    return Path(folder)
+
+
+def _check(folder: Path) -> int:
+    paths = segments.segments(folder)
+    schema = segments.read_schema(paths[0])
+    if schema is None:
+        print(f"{paths[0]}: its head is damaged, nothing behind it can be read")
+        return 1
+    print(
+        f"robot      {schema.robot}, {schema.obs_size} observations, {schema.action_size} actions, {schema.rate:g} Hz"
+    )
+    first, whole = 0, True
+    for path in paths:
+        scan = segments.scan_segment(path, schema, first)
+        first += scan.count
+        state = "whole" if scan.valid_bytes == scan.size else f"DAMAGED at byte {scan.valid_bytes:,} of {scan.size:,}"
+        print(f"segment    {path.name}: {scan.count:,} records, {scan.size:,} bytes, {state}")
+        whole = whole and scan.valid_bytes == scan.size
+        if not whole:
+            break
+    found = list(segments.read(folder))
+    faults = [record for record in found if isinstance(record, Fault)]
+    flags: Counter[str] = Counter(flag.name for record in found for flag in Flag(record.flags) if flag.name)
+    told = ", ".join(f"{count:,} {name.lower()}" for name, count in sorted(flags.items())) or "none"
+    print(f"records    {len(found):,}: {len(found) - len(faults):,} steps, {len(faults):,} faults; flags: {told}")
+    for fault in faults[-5:]:
+        print(f"fault      {fault.sequence:,}, episode {fault.episode}, step {fault.step}: {fault.text}")
+    for torn in sorted(folder.glob("*.torn")):
+        print(f"set aside  {torn.name}: {torn.stat().st_size:,} bytes")
+    return 0 if whole else 1
+
+
+def _export(folder: Path, file: Path) -> int:
+    data = to_dataset(folder)
+    schema = segments.read_schema(segments.segments(folder)[0])
+    about = {"task": "" if schema is None else schema.robot, "command": f"hybrid-jax journal export {folder} {file}"}
+    hdf5.save(file, data, about)
+    returns = scores.episode_returns(data)
+    print(f"{file}: {len(data.rewards):,} rows, {len(returns):,} episodes, mean return {returns.mean():,.1f}")
+    return 0

@@ -1,0 +1,81 @@
+"""`hybrid-jax`: journals checked and exported, against rows that carry their number."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hybrid_jax import command
+from hybrid_jax.datasets import hdf5
+from hybrid_jax.real import segments
+from hybrid_jax.real.journal import Journal
+from hybrid_jax.real.record import Fault, Flag
+from tests.test_journal import SCHEMA, step
+
+
+@pytest.fixture
+def journal(tmp_path):
+    """Episode 0 ends by itself, 1 is cut by a fault, 2 loses a step to a gap, 3 ends by the clock, 4 stays open."""
+    folder = tmp_path / "journal"
+    changes = {4: {"flags": Flag.TERMINATED}, 12: {"flags": Flag.GAP | Flag.LATE}, 19: {"flags": Flag.TRUNCATED}}
+    with Journal(folder, SCHEMA, segment_bytes=2000) as journal:
+        for n in range(23):
+            small = {"asked": np.float32([0.5, 0.5]), "sent": np.float32([n / 100, -n / 100])}
+            row = replace(step(n), **small, **changes.get(n, {}))
+            journal.append(Fault(n, 1, 4, "a motor failed", Flag.TRUNCATED) if n == 9 else row)
+    return folder
+
+
+def test_an_export_holds_the_steps_as_they_were_executed(journal, tmp_path, capsys):
+    file = tmp_path / "log.hdf5"
+    assert command.main(["journal", "export", str(journal), str(file)]) == 0
+    data = hdf5.load(file)
+    kept = [n for n in range(23) if n not in (9, 12)]
+    np.testing.assert_array_equal(data.observations[:, 0] // 10, kept)
+    np.testing.assert_allclose(data.actions[:, 0], np.array(kept) / 100, atol=1e-6)
+    np.testing.assert_array_equal(data.next_observations[:, 0] - data.observations[:, 0], 6)
+    assert [kept[i] for i in np.flatnonzero(data.terminals)] == [4]
+    # 8: a fault came next; 11: the step behind it is skipped; 14: episode 2 ends in nothing; 19: the clock; 22: the end
+    assert [kept[i] for i in np.flatnonzero(data.timeouts)] == [8, 11, 14, 19, 22]
+    assert "21 rows, 6 episodes" in capsys.readouterr().out
+    assert command.main(["journal", "export", str(journal), str(file)]) == 2  # nothing is written over
+    assert "exists" in capsys.readouterr().err
+
+
+def test_a_check_says_what_is_there(journal, capsys):
+    assert command.main(["journal", "check", str(journal)]) == 0
+    said = capsys.readouterr().out
+    assert "robots:arm, 3 observations, 2 actions, 50 Hz" in said
+    assert "23: 22 steps, 1 faults" in said and "1 terminated" in said and "1 gap" in said
+    assert "a motor failed" in said and said.count("whole") == len(segments.segments(journal)) > 1
+
+
+def test_a_check_finds_damage(journal, capsys):
+    path = segments.segments(journal)[-1]
+    path.write_bytes(path.read_bytes()[:-3])
+    assert command.main(["journal", "check", str(journal)]) == 1
+    assert "DAMAGED at byte" in capsys.readouterr().out
+    path.write_bytes(b"")
+    segments.segments(journal)[0].write_bytes(b"nonsense")
+    assert command.main(["journal", "check", str(journal)]) == 1
+    assert "its head is damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--help"], 0, "journal check FOLDER"),
+        (["journal"], 2, "journal check FOLDER"),
+        (["journal", "check", "nowhere"], 2, "nowhere holds no journal"),
+    ],
+)
+def test_mistakes_get_one_answer(capsys, words, code, said):
+    assert command.main(words) == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_journal_without_steps_cannot_be_exported(tmp_path, capsys):
+    with Journal(tmp_path / "j", SCHEMA) as journal:
+        journal.append(Fault(0, 0, 0, "never began"))
+    assert command.main(["journal", "export", str(tmp_path / "j"), str(tmp_path / "x.hdf5")]) == 2
+    assert "holds no step" in capsys.readouterr().err
