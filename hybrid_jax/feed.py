@@ -3,13 +3,16 @@
 A row gets here by its number in the journal and in no other way, so nothing is learned that is not on disk.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from hybrid_jax.real import record
 from hybrid_jax.real.follow import Follower
 from hybrid_jax.real.record import Flag
+from hybrid_jax.real.segments import JournalError
 from hybrid_jax.types import Spec, Transition
 
 SKIPPED = Flag.GAP | Flag.FROZEN
@@ -31,7 +34,7 @@ class Feed:
         """size: rows of a chunk. Raises ValueError for less than one."""
         if size < 1:
             raise ValueError(f"a chunk of {size} rows cannot hold any; give at least 1")
-        self._follower, self._spec, self._size = follower, spec, size
+        self._follower, self._spec, self.size = follower, spec, size
         self.rows = self.skipped = 0  # so far, of the steps taken
 
     @property
@@ -41,7 +44,7 @@ class Feed:
 
     def take(self, watermark: int) -> Chunk:
         """The records up to the journal's `watermark`, but no more of them than fit into a chunk."""
-        taken = self._follower.take(min(watermark, self.watermark + self._size))
+        taken = self._follower.take(min(watermark, self.watermark + self.size))
         steps = [each for each in taken if isinstance(each, record.Transition)]
         good = [step for step in steps if not step.flags & SKIPPED]
         self.rows, self.skipped = self.rows + len(good), self.skipped + len(steps) - len(good)
@@ -55,7 +58,109 @@ class Feed:
         return Chunk(rows, np.int32(len(good)), good[-1].policy if good else -1)
 
     def _column(self, values: list, *shape: int) -> np.ndarray:
-        column = np.zeros((self._size, *shape), np.float32)
+        column = np.zeros((self.size, *shape), np.float32)
         if values:
             column[: len(values)] = values
         return column
+
+
+class Robot(Protocol):
+    """What a feed needs of a robot; `real.supervisor.Supervisor` is one."""
+
+    watermark: int
+
+    def set_policy(self, params: Any, version: int) -> None: ...
+
+    def collect(self, steps: int) -> int: ...
+
+    def wait(self, watermark: int, timeout: float) -> int: ...
+
+
+class Recorded:
+    """A robot that has been: its journal is taken in again, step by step, without it."""
+
+    def __init__(self, watermark: int):
+        """watermark: records in the journal."""
+        self.watermark = watermark
+
+    def set_policy(self, params: Any, version: int) -> None:
+        """What it did is done."""
+
+    def collect(self, steps: int) -> int:
+        """Raises JournalError: the recording has ended."""
+        raise JournalError(f"the recording ends after {self.watermark} records; {steps} more were asked for")
+
+    def wait(self, watermark: int, timeout: float) -> int:
+        return self.watermark
+
+
+class Synchronous:
+    """The robot does C steps, then the learner one iteration, and so on: deterministic, for science.
+
+    What stands in the journal already is taken first, so a run that was stopped goes on, and a recorded one is
+    done again, exactly as it was.
+    """
+
+    def __init__(self, robot: Robot, feed: Feed, policy_every: int):
+        """policy_every: iterations between two copies of the policy to the robot."""
+        self._robot, self._feed, self._every, self._calls = robot, feed, policy_every, 0
+
+    @property
+    def feed(self) -> Feed:
+        return self._feed
+
+    def next(self, params: Callable[[], Any], updates: int) -> Chunk:
+        """The chunk of the next iteration; params: gives the policy that explores, on the host."""
+        if self._calls % self._every == 0:
+            self._robot.set_policy(params(), updates)
+        self._calls += 1
+        ready = self._robot.watermark - self._feed.watermark
+        if ready < self._feed.size:
+            self._robot.collect(self._feed.size - ready)
+        return self._feed.take(self._robot.watermark)
+
+
+class Threaded:
+    """The robot goes by its own clock and the learner by its own; each takes what the other has left."""
+
+    def __init__(self, robot: Robot, feed: Feed, policy_every: int, caps: "Caps"):
+        self._robot, self._feed, self._every, self._caps, self._calls = robot, feed, policy_every, caps, 0
+        self._since = 0  # updates at the last new row
+
+    @property
+    def feed(self) -> Feed:
+        return self._feed
+
+    def next(self, params: Callable[[], Any], updates: int) -> Chunk:
+        """The rows that came since; waits only where a cap says that learning must not run ahead.
+
+        Raises RobotStopped where it would wait for a robot that stands still for good.
+        """
+        if self._calls % self._every == 0:
+            self._robot.set_policy(params(), updates)
+        self._calls += 1
+        watermark = self._robot.watermark
+        while (
+            self._caps.exceeded(updates, updates - self._since, self._feed.rows) and watermark == self._feed.watermark
+        ):
+            watermark = self._robot.wait(self._feed.watermark + 1, timeout=1.0)
+        chunk = self._feed.take(watermark)
+        if chunk.count:
+            self._since = updates
+        return chunk
+
+
+@dataclass(frozen=True)
+class Caps:
+    """How far learning may run ahead of the real rows."""
+
+    real_draws: int  # real rows drawn in one update
+    logged: int  # real rows that were there before the first live one
+    max_reuse: float | None = None  # draws per real row, over the whole run
+    max_updates_without_real: int | None = None
+
+    def exceeded(self, updates: int, without: int, live_rows: int) -> bool:
+        """Whether learning must wait for the next real row."""
+        if self.max_updates_without_real is not None and without > self.max_updates_without_real:
+            return True
+        return self.max_reuse is not None and updates * self.real_draws > self.max_reuse * (self.logged + live_rows)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hybrid_jax.feed import Feed
+from hybrid_jax.feed import Caps, Feed, Recorded, Synchronous, Threaded
 from hybrid_jax.real.follow import Follower
 from hybrid_jax.real.journal import Journal
 from hybrid_jax.real.record import Fault, Flag
@@ -91,3 +91,80 @@ def test_a_chunk_must_hold_something(tmp_path):
         journal.append(step(0))
     with pytest.raises(ValueError, match="a chunk of 0 rows"):
         feed(tmp_path, 0)
+
+
+class Scripted:
+    """A robot whose steps are those of the journal's tests; it counts what it is asked for."""
+
+    def __init__(self, journal):
+        self.journal, self.policies, self.asked, self.waits = journal, [], [], 0
+
+    @property
+    def watermark(self) -> int:
+        return self.journal.next_sequence
+
+    def set_policy(self, params, version):
+        self.policies.append((params, version))
+
+    def collect(self, steps):
+        self.asked.append(steps)
+        for _ in range(steps):
+            self.journal.append(step(self.watermark))
+        return self.watermark
+
+    def wait(self, watermark, timeout):
+        self.waits += 1
+        return self.collect(1)
+
+
+def test_synchronous_collects_then_learns_and_takes_first_what_is_there(tmp_path):
+    with Journal(tmp_path, SCHEMA) as journal:
+        robot = Scripted(journal)
+        robot.collect(5)  # as a stopped run left them
+        source = Synchronous(robot, feed(tmp_path, 4), policy_every=2)
+        robot.asked.clear()
+        chunks = [numbers(source.next(lambda n=n: n, 100 * n)) for n in range(4)]
+    assert chunks == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]]
+    assert robot.asked == [3, 4, 4]
+    assert robot.policies == [(0, 0), (2, 200)]
+
+
+def test_a_recorded_robot_gives_the_same_chunks_again_and_then_ends(tmp_path):
+    with Journal(tmp_path, SCHEMA) as journal:
+        source = Synchronous(Scripted(journal), feed(tmp_path, 3), policy_every=1)
+        live = [source.next(dict, 0) for _ in range(4)]
+        again = Synchronous(Recorded(journal.next_sequence), feed(tmp_path, 3), policy_every=1)
+        for chunk in live:
+            for ours, theirs in zip(again.next(dict, 0).rows, chunk.rows, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+        with pytest.raises(JournalError, match="the recording ends after 12 records; 3 more"):
+            again.next(dict, 0)
+
+
+def test_threaded_never_waits_without_a_cap(tmp_path):
+    with Journal(tmp_path, SCHEMA) as journal:
+        robot = Scripted(journal)
+        robot.collect(1)
+        source = Threaded(robot, feed(tmp_path, 4), policy_every=3, caps=Caps(real_draws=100, logged=0))
+        counts = [source.next(dict, 10 * n).count for n in range(5)]
+    assert counts == [1, 0, 0, 0, 0] and robot.waits == 0
+    assert [version for _, version in robot.policies] == [0, 30]
+
+
+def test_threaded_waits_where_learning_would_run_ahead(tmp_path):
+    with Journal(tmp_path, SCHEMA) as journal:
+        robot = Scripted(journal)
+        robot.collect(1)
+        caps = Caps(real_draws=2, logged=10, max_updates_without_real=25)
+        source = Threaded(robot, feed(tmp_path, 4), 1, caps)
+        counts = [int(source.next(dict, 10 * n).count) for n in range(7)]
+        assert counts == [1, 0, 0, 1, 0, 0, 1] and robot.waits == 2  # at 30 and at 60 updates
+    other = tmp_path / "reuse"
+    with Journal(other, SCHEMA) as journal:
+        robot = Scripted(journal)
+        robot.collect(1)
+        # 2 draws an update, 4 draws a row at most: 2 rows carry 4 updates
+        source = Threaded(robot, feed(other, 4), 1, Caps(real_draws=2, logged=1, max_reuse=4.0))
+        counts = [int(source.next(dict, n).count) for n in range(9)]
+        assert counts == [1, 0, 0, 0, 0, 1, 0, 1, 0]
+        assert all(2 * n <= 4.0 * (1 + sum(counts[: n + 1])) for n in range(9))

@@ -112,6 +112,17 @@ class Supervisor:
                 raise RobotStopped(self.reason)
             return self.watermark
 
+    def wait(self, watermark: int, timeout: float) -> int:
+        """Waits until the journal holds so many records, at most `timeout` seconds; returns how many it holds.
+
+        Raises RobotStopped where no more will come.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.watermark >= watermark or self.state == State.STOPPED, timeout)
+            if self.watermark < watermark and self.state == State.STOPPED:
+                raise RobotStopped(self.reason)
+            return self.watermark
+
     def _watch(self) -> None:
         """The listening thread."""
         try:
