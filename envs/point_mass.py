@@ -54,6 +54,9 @@ def make(constants: Constants = Constants()) -> SimEnv:
 class RealPointMass(gymnasium.Env):
     """The real side: the same equations in float64 numpy, with its own constants."""
 
+    max_action_step = 2.0  # any jump
+    safe_action = 0.0
+
     def __init__(self, constants: Constants = Constants(gain=2.0, drag=1.5)):
         self.constants = constants
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from envs.gap import Gap
+from experiments.live import Live
 from hybrid_jax import trainer
 from hybrid_jax.algorithms import h2o, sac
 from hybrid_jax.config import ConfigError, config_hash
@@ -38,6 +39,8 @@ class Experiment:
     engine: Engine = "auto"  # physics engine of the simulator: auto, native, mjx or mjx-warp
     threads: int | None = None  # host threads of the native engine; None: one per core
     dataset: Path | None = DATA / "wheel_legged.hdf5"  # log of real data, D4RL layout
+    log_rows: int | None = None  # use only so many of its first rows; None: all
+    live: Live = Live()  # a robot that takes part
     algorithm: h2o.Config | sac.Config = h2o.Config()  # the learner
     rates: trainer.Rates = trainer.Rates()  # what one iteration collects and learns
     updates: int = 20_000  # updates in all

@@ -19,6 +19,8 @@ from hybrid_jax import buffers, dynamics_gap, trainer
 from hybrid_jax.algorithms import h2o, sac
 from hybrid_jax.config import json_diff, to_json
 from hybrid_jax.datasets import hdf5, scores
+from hybrid_jax.real import segments
+from hybrid_jax.real.gate import GateError, declared
 from hybrid_jax.types import REAL, Algorithm, RealEnv, SimEnv, Spec, Transition
 
 
@@ -60,7 +62,7 @@ def prepare(experiment: Experiment, resumed: Path | None) -> Ready:
             methods |= {name: rival(experiment, name) for name in experiment.rivals}
             learners = {name: (method, _learner(method, worlds)) for name, method in methods.items()}
             for method, algorithm in learners.values():
-                trainer.make(worlds.spec, (worlds.sim,), algorithm, method.rates, _real_rows(worlds))
+                trainer.make(worlds.spec, (worlds.sim,), algorithm, method.rates, real_capacity(method, worlds))
                 _check_mix(algorithm, worlds, method)
         except ValueError as error:
             raise Refused(str(error)) from error
@@ -146,14 +148,49 @@ def _worlds(experiment: Experiment, undo: ExitStack) -> Worlds:
     undo.callback(real.close)
     _check_spaces(real, sim.spec, experiment.real)
     _check_reset(real, sim.spec, experiment.real)
+    _check_live(experiment, real)
     for index, name, _, _ in experiment.columns:
         if not 0 <= index < sim.spec.obs_size:
             raise Refused(f"--columns: {name!r} is observation {index}, but there are {sim.spec.obs_size}")
     if experiment.dataset is None:
         return Worlds(sim.spec, sim, real, None, None, None)
-    log = hdf5.load(experiment.dataset, sim.spec)
+    log = _first_rows(hdf5.load(experiment.dataset, sim.spec), experiment.log_rows)
     whole = bool(np.any(log.terminals | log.timeouts))
     return Worlds(sim.spec, sim, real, log, hdf5.transitions(log), scores.behaviour_return(log) if whole else None)
+
+
+def _first_rows(log: hdf5.Dataset, rows: int | None) -> hdf5.Dataset:
+    if rows is None:
+        return log
+    if not 1 <= rows <= len(log.rewards):
+        raise Refused(f"--log_rows {rows} must lie between 1 and the log's {len(log.rewards)}")
+    return hdf5.Dataset(*(column[:rows] for column in log[:6]), notes=log.notes)
+
+
+def _check_live(experiment: Experiment, real: RealEnv) -> None:
+    """A robot takes part in one run of one method, and must say what may be sent to it."""
+    live = experiment.live
+    if live.feed == "none":
+        return
+    if experiment.seeds > 1 or experiment.rivals:
+        raise Refused(f"--live.feed {live.feed}: one robot trains one policy; give --seeds 1 and --rivals ''")
+    for name in ("steps", "capacity", "policy_every", "retries"):
+        if getattr(live, name) < 1:
+            raise Refused(f"--live.{name} {getattr(live, name)} must be at least 1")
+    if live.steps > live.capacity:
+        raise Refused(f"--live.steps {live.steps} do not fit into --live.capacity {live.capacity}")
+    if live.recorded is not None:
+        paths = segments.segments(live.recorded)
+        schema = segments.read_schema(paths[0]) if paths else None
+        if live.feed != "synchronous" or schema is None:
+            raise Refused(f"--live.recorded {live.recorded} needs a folder with a journal and --live.feed synchronous")
+        box = real.observation_space.shape[0], real.action_space.shape[0]
+        if (schema.obs_size, schema.action_size) != box:
+            raise Refused(f"--live.recorded {live.recorded} holds {schema.robot}'s steps, of another size than {box}")
+    try:
+        declared(real)
+    except GateError as error:
+        raise Refused(f"--real {experiment.real}: {error}") from error
 
 
 def _check_spaces(real: RealEnv, spec: Spec, reference: str) -> None:
@@ -194,13 +231,18 @@ def _learner(experiment: Experiment, worlds: Worlds) -> Algorithm:
     return sac.make(experiment.algorithm, worlds.spec)
 
 
+def real_capacity(experiment: Experiment, worlds: Worlds) -> int:
+    """Rows that the real store must hold: the log's, and what a robot may add."""
+    return _real_rows(worlds) + (0 if experiment.live.feed == "none" else experiment.live.capacity)
+
+
 def _real_rows(worlds: Worlds) -> int:
     return 0 if worlds.rows is None else len(worlds.rows.reward)
 
 
 def _check_mix(algorithm: Algorithm, worlds: Worlds, experiment: Experiment) -> None:
     source = np.asarray(algorithm.mix(jax.random.key(0)))
-    if np.any(source == REAL) and _real_rows(worlds) == 0:
+    if np.any(source == REAL) and real_capacity(experiment, worlds) == 0:
         raise Refused(
             f"--algorithm.batch_real {experiment.algorithm.batch_real} draws real rows, but there are none;"
             " give --dataset path.hdf5 or set it to 0"
@@ -208,7 +250,7 @@ def _check_mix(algorithm: Algorithm, worlds: Worlds, experiment: Experiment) -> 
 
 
 def _check_memory(experiment: Experiment, worlds: Worlds) -> None:
-    capacities = (max(_real_rows(worlds), 1), experiment.rates.sim_capacity)
+    capacities = (max(real_capacity(experiment, worlds), 1), experiment.rates.sim_capacity)
     seeds = experiment.seeds if jax.default_backend() != "cpu" else 1
     need = seeds * buffers.memory_bytes(capacities, trainer.example_row(worlds.spec))
     free = available_memory()

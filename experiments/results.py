@@ -26,7 +26,7 @@ def show(console: Console, experiment: Experiment, worlds: Worlds, folder: Path,
     summary = ours | {
         "behaviour_return": worlds.behaviour_return,
         "updates": first["updates"],
-        "real_steps": 0 if worlds.rows is None else len(worlds.rows.reward),
+        "real_steps": first["real_steps"],
         "sim_steps": first["sim_steps"],
         "wall_seconds": seconds,
         "seed": experiment.seed,

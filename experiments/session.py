@@ -19,6 +19,7 @@ from hybrid_jax.config import diff, to_json
 from hybrid_jax.export import NumpyPolicy, save_policy
 from hybrid_jax.metrics import read_csv, write_atomically
 from hybrid_jax.provenance import git_state
+from hybrid_jax.real.settings import RobotStopped
 
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "chex", "mujoco", "mujoco-mjx", "brax", "orbax-checkpoint", "numpy", "h5py",
@@ -39,6 +40,10 @@ def run(experiment: Experiment, ready: Ready, arguments: list[str], folder: Path
             for method, (settings, algorithm) in ready.learners.items():
                 home = folder if not trained else folder / "rivals" / method
                 trained[method] = _train_method(settings, algorithm, ready.worlds, method, home)
+        except RobotStopped as stopped:
+            console.print(f"the robot stopped: {stopped}")
+            console.print(f"its data are kept; go on with: python experiments/run.py --resume {folder}")
+            return 3
         except training.Interrupted:
             console.print(f"stopped; go on with: python experiments/run.py --resume {folder}")
             return 130
@@ -146,5 +151,6 @@ def _test(experiment: Experiment, worlds: Worlds, outcome: training.Outcome, fol
         "sim_return": float(read_csv(folder / "metrics.csv")["sim_return"][-1]),
         "updates": outcome.updates,
         "sim_steps": outcome.sim_steps,
+        "real_steps": outcome.real_steps,
     }
     write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")

@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments import live
 from experiments.experiment import Experiment, Refused, identity_of
-from experiments.preflight import Worlds
+from experiments.preflight import Worlds, real_capacity
 from hybrid_jax import evaluate, trainer
 from hybrid_jax.checkpoint import Checkpointer, CheckpointError
 from hybrid_jax.export import NumpyPolicy
 from hybrid_jax.metrics import RunLog
 from hybrid_jax.progress import Progress
+from hybrid_jax.real.settings import RobotStopped
 from hybrid_jax.rollout import Stats
 from hybrid_jax.types import Algorithm
 
@@ -54,6 +56,7 @@ class Outcome(NamedTuple):
     actor: Any  # numpy parameters of the kept policy
     updates: int
     sim_steps: int
+    real_steps: int
 
 
 def train(
@@ -66,10 +69,11 @@ def train(
 ) -> list[Outcome]:
     """Trains one run per seed to the end of the budget; continues from the newest checkpoint in its folder.
 
-    Raises Interrupted after a checkpoint when the user presses Ctrl-C.
+    Raises Interrupted after a checkpoint when the user presses Ctrl-C, RobotStopped (after one, too)
+    where a robot cannot go on.
     """
-    capacity = 0 if worlds.rows is None else len(worlds.rows.reward)
-    made = trainer.make(worlds.spec, (worlds.sim,), algorithm, experiment.rates, capacity)
+    logged = 0 if worlds.rows is None else len(worlds.rows.reward)
+    made = trainer.make(worlds.spec, (worlds.sim,), algorithm, experiment.rates, real_capacity(experiment, worlds))
     many = len(seeds) > 1
     run = trainer.over_seeds(made) if many else trainer.jitted(made)
     keys = jax.random.key(seeds[0]) if not many else jax.numpy.stack([jax.random.key(s) for s in seeds])
@@ -81,15 +85,33 @@ def train(
     with ExitStack() as owned:
         checkpoints = owned.enter_context(Checkpointer(folders[0] / "checkpoints"))
         stop = owned.enter_context(_Stop())
-        state, done = _start(run, keys, worlds, checkpoints, identity, iterations)
+        state, meta, done = _start(run, keys, worlds, checkpoints, identity, iterations)
         logs = [owned.enter_context(_log(f, experiment, done * made.updates)) for f in folders]
         progress = owned.enter_context(Progress(label, iterations * made.updates))
+        real_steps = meta.get("real_steps", logged)
+        robot = owned.enter_context(
+            live.robot(
+                experiment.live, experiment.real, worlds.spec, algorithm, logged, folders[0] / "robot", seeds[0],
+                meta.get("watermark", 0), lambda text: print(f"robot: {text}"),
+            )
+        )  # fmt: skip
         progress.update(done * made.updates, done * made.sim_steps)
+
+        def about() -> dict[str, Any]:
+            taken = {} if robot is None else {"watermark": robot.watermark, "real_steps": real_steps}
+            return {"identity": identity, "seeds": seeds} | taken
+
         waiting = []
         while done < iterations:
-            state, metrics = run.step(state)
-            waiting.append(metrics)
+            try:
+                fed, told = _fed(robot, algorithm.policy(state.algorithm), done * made.updates)
+            except RobotStopped:
+                checkpoints.save(done, state, about())
+                raise
+            state, metrics = run.step(state, *fed)
+            waiting.append(metrics | told)
             done += 1
+            real_steps += int(fed[1]) if fed else 0
             updates, last, returns = done * made.updates, done == iterations, {}
             if done % per_evaluation == 0 or last:
                 scores = judge(state, done)
@@ -102,15 +124,20 @@ def train(
             else:
                 jax.block_until_ready(metrics)  # keeps the queue, and so the answer to Ctrl-C, short
             if last or stop.wanted or (returns and (done // per_evaluation) % experiment.checkpoint_every == 0):
-                checkpoints.save(done, state, {"identity": identity, "seeds": seeds})
-            progress.update(updates, done * made.sim_steps, **returns)
+                checkpoints.save(done, state, about())
+            progress.update(updates, done * made.sim_steps, real_steps - logged, **returns)
             if stop.wanted:
                 raise Interrupted
     policies = jax.device_get(algorithm.deployed(state.algorithm))
     return [
-        Outcome(_pick(policies, i if many else None), done * made.updates, done * made.sim_steps)
+        Outcome(_pick(policies, i if many else None), done * made.updates, done * made.sim_steps, real_steps)
         for i in range(len(seeds))
     ]
+
+
+def _fed(robot: live.Robot | None, policy: Any, updates: int) -> tuple[tuple, dict[str, float]]:
+    """What a robot has for the next iteration, and its metrics; nothing without one."""
+    return ((), {}) if robot is None else robot.next(policy, updates)
 
 
 def _log(folder: Path, experiment: Experiment, step: int) -> RunLog:
@@ -123,9 +150,9 @@ def _log(folder: Path, experiment: Experiment, step: int) -> RunLog:
 def _start(
     run: trainer.Trainer, keys: jax.Array, worlds: Worlds, checkpoints: Checkpointer, identity: str, iterations: int
 ):
-    """The first state, or the newest saved one, and the iterations done."""
+    """The first state, or the newest saved one with its meta, and the iterations done."""
     if checkpoints.latest() is None:
-        return run.init(keys, worlds.rows), 0
+        return run.init(keys, worlds.rows), {}, 0
     try:
         state, meta, done = checkpoints.restore(jax.eval_shape(run.init, keys, worlds.rows))
     except CheckpointError as error:
@@ -139,7 +166,7 @@ def _start(
             f"--updates {iterations * run.updates} is below the {done * run.updates} already done in"
             f" {checkpoints.directory.parent}; ask for at least as many"
         )
-    return state, done
+    return state, meta, done
 
 
 def _pick(tree: Any, i: int | None) -> Any:

@@ -3,6 +3,7 @@
 A row gets here by its number in the journal and in no other way, so nothing is learned that is not on disk.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -67,7 +68,9 @@ class Feed:
 class Robot(Protocol):
     """What a feed needs of a robot; `real.supervisor.Supervisor` is one."""
 
-    watermark: int
+    watermark: int  # records in its journal
+    late: int  # answers after their period
+    faults: Counter[str]
 
     def set_policy(self, params: Any, version: int) -> None: ...
 
@@ -81,7 +84,7 @@ class Recorded:
 
     def __init__(self, watermark: int):
         """watermark: records in the journal."""
-        self.watermark = watermark
+        self.watermark, self.late, self.faults = watermark, 0, Counter()
 
     def set_policy(self, params: Any, version: int) -> None:
         """What it did is done."""

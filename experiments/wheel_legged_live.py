@@ -1,0 +1,20 @@
+"""H2O with the robot itself beside the simulations: from 2,000 rows of the poor driver's log and what the robot does.
+
+The robot is the pretend one of `envs/wheel_legged.py`, in a process of its own behind gate and journal.
+"""
+
+from dataclasses import replace
+
+from experiments import wheel_legged_h2o
+from experiments.experiment import Experiment
+from experiments.live import Live
+
+
+def config() -> Experiment:
+    return replace(
+        wheel_legged_h2o.config(),
+        name="wheel_legged_live",
+        log_rows=2_000,
+        live=Live(feed="synchronous", steps=50),
+        rivals=(),
+    )
