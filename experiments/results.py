@@ -40,7 +40,12 @@ def show(console: Console, experiment: Experiment, worlds: Worlds, folder: Path,
     plots.plot_curve(folder / "curve.png", _curves(results), worlds.behaviour_return, title)
     if experiment.columns:
         columns = [(name, unit) for _, name, unit, _ in experiment.columns]
-        plots.plot_episodes(folder / "episodes.png", _episodes(experiment, worlds, results), columns, title)
+        plots.plot_episodes(
+            folder / "episodes.png",
+            _episodes(experiment, worlds, results),
+            columns,
+            f"{title}: the worst of {experiment.test_episodes} test episodes",
+        )
     if experiment.video:
         _video(worlds, results[main][0]["folder"] / "policy", folder / "video.mp4")
     rows = [
@@ -100,11 +105,11 @@ def _curves(results: dict[str, list[dict]]) -> dict[str, plots.Curve]:
 
 
 def _episodes(experiment: Experiment, worlds: Worlds, results: dict[str, list[dict]]) -> dict[str, dict]:
-    """The first test episode of each method, and the log's median episode."""
+    """The test episode of each method that earned least, and the log's median episode."""
     seen = {}
     for method, seeds in results.items():
-        with np.load(seeds[0]["folder"] / "test_episode.npz", allow_pickle=False) as file:
-            seen[method] = (file["obs"], seeds[0]["first_fell"])
+        with np.load(seeds[0]["folder"] / "worst_episode.npz", allow_pickle=False) as file:
+            seen[method] = (file["obs"], seeds[0]["worst_fell"])
     if worlds.behaviour_return is not None:
         seen["logged behaviour"] = _median_episode(worlds.log)
     return {

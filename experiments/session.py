@@ -136,18 +136,14 @@ def _test(experiment: Experiment, worlds: Worlds, outcome: training.Outcome, fol
     episodes = evaluate.real_episodes(
         worlds.real, policy, experiment.test_episodes, training.TEST_SEED, worlds.spec.episode_length
     )
-    np.savez_compressed(
-        folder / "test_episode.npz",
-        obs=episodes[0].obs,
-        actions=episodes[0].actions,
-        rewards=episodes[0].rewards,
-    )
+    worst = min(episodes, key=lambda episode: episode.total)
+    np.savez_compressed(folder / "worst_episode.npz", obs=worst.obs, actions=worst.actions, rewards=worst.rewards)
     result = {
         "seed": seed,
         "real_returns": [episode.total for episode in episodes],
         "lengths": [len(episode.rewards) for episode in episodes],
         "falls": sum(episode.terminated for episode in episodes),
-        "first_fell": episodes[0].terminated,
+        "worst_fell": worst.terminated,
         "sim_return": float(read_csv(folder / "metrics.csv")["sim_return"][-1]),
         "updates": outcome.updates,
         "sim_steps": outcome.sim_steps,

@@ -128,6 +128,13 @@ def test_the_summary_follows_from_the_episodes(finished):
     assert len(rival["real_returns"]) == 3
 
 
+def test_the_worst_test_episode_is_shown(finished):
+    result = json.loads((finished / "seed1" / "result.json").read_text())
+    with np.load(finished / "seed1" / "worst_episode.npz") as episode:
+        assert episode["rewards"].sum() == pytest.approx(min(result["real_returns"]), rel=1e-6)
+        assert len(episode["obs"]) == len(episode["rewards"]) + 1
+
+
 def test_the_kept_policy_gives_the_reported_return(finished):
     """The policy folder alone, driven by hand in the real environment, repeats the first test episode."""
     policy = NumpyPolicy.load(finished / "seed0" / "policy")
