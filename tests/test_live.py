@@ -8,23 +8,17 @@ import numpy as np
 import pytest
 
 from envs import point_mass
-from experiments import online, run
-from hybrid_jax.datasets import hdf5
+from experiments import run
 from hybrid_jax.metrics import read_csv
 from hybrid_jax.real import segments
-from tests.test_run import MINE
+from tests.test_run import user_folder
 
 LIVE = ["--rivals", "", "--live.feed", "synchronous", "--live.steps", "5", "--live.capacity", "200"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    home = tmp_path_factory.mktemp("live")
-    rng = np.random.default_rng(0)
-    data = online.record(point_mass.make_real(), point_mass.SPEC, lambda obs: rng.uniform(-1, 1, 1), 300, 0)
-    hdf5.save(home / "log.hdf5", data, {})
-    (home / "mine.py").write_text(MINE)
-    return home
+    return user_folder(tmp_path_factory.mktemp("live"))
 
 
 def called(folder: Path, name: str, *arguments: str) -> Path:

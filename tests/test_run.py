@@ -85,15 +85,18 @@ def config():
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def user_folder(home: Path) -> Path:
     """A user's folder: an experiment file and a log of random actions on the real point mass."""
-    home = tmp_path_factory.mktemp("user")
     rng = np.random.default_rng(0)
     data = online.record(point_mass.make_real(), point_mass.SPEC, lambda obs: rng.uniform(-1, 1, 1), 300, 0)
     hdf5.save(home / "log.hdf5", data, {})
     (home / "mine.py").write_text(MINE)
     return home
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return user_folder(tmp_path_factory.mktemp("user"))
 
 
 @pytest.fixture(scope="module")
