@@ -1,26 +1,31 @@
-"""The command `hybrid-jax`: tools around a robot's journal.
+"""The command `hybrid-jax`: tools around a robot and its journal.
 
-hybrid-jax journal check FOLDER               what a journal holds, and whether all of it is whole
-hybrid-jax journal export FOLDER FILE.hdf5    its steps as a data set in D4RL's layout
+hybrid-jax check-real MODULE:FACTORY [STEPS] [HZ]   moves a robot (zero, then random actions) and tells what came
+hybrid-jax journal check FOLDER                     what a journal holds, and whether all of it is whole
+hybrid-jax journal export FOLDER FILE.hdf5          its steps as a data set in D4RL's layout
 """
 
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 from hybrid_jax.datasets import hdf5, scores
 from hybrid_jax.datasets.faults import DatasetError
-from hybrid_jax.real import segments
+from hybrid_jax.real import check, segments
 from hybrid_jax.real.record import Fault, Flag
 from hybrid_jax.real.segments import JournalError
+from hybrid_jax.real.settings import RobotStopped, Settings
 from hybrid_jax.real.to_dataset import to_dataset
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 done, 1 the journal is damaged, 2 the user's mistake."""
+    """The exit code: 0 done, 1 the journal is damaged or the robot failed, 2 the user's mistake."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
         match words:
+            case ["check-real", factory, *numbers] if len(numbers) <= 2:
+                return _check_real(factory, *map(float, numbers))
             case ["journal", "check", folder]:
                 return _check(_journal(folder))
             case ["journal", "export", folder, file]:
@@ -30,6 +35,23 @@ def main(arguments: list[str] | None = None) -> int:
     except (JournalError, DatasetError, OSError, ValueError) as error:
         print(f"hybrid-jax: {error}", file=sys.stderr)
         return 2
+
+
+def _check_real(factory: str, steps: float = 100, rate: float = 0.0) -> int:
+    sys.path.insert(0, "")  # a user's own module lies where the command is called
+    settings = Settings(factory, episode_length=10**9, rate=rate)
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"{factory}: {int(steps)} steps with zero actions, {int(steps)} with random ones")
+        stopped = None
+        try:
+            check.exercise(settings, Path(folder), int(steps), lambda text: None)
+        except RobotStopped as error:
+            stopped = str(error)
+        lines = list(check.report(Path(folder) / "journal", rate))
+    print("\n".join(lines))
+    if stopped is not None:
+        print(f"! the robot stopped: {stopped}")
+    return int(stopped is not None or any(line.startswith("!") for line in lines))
 
 
 def _journal(folder: str) -> Path:

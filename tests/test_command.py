@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 
+from envs import point_mass
 from hybrid_jax import command
 from hybrid_jax.datasets import hdf5
 from hybrid_jax.real import segments
@@ -65,6 +67,8 @@ def test_a_check_finds_damage(journal, capsys):
     ("words", "code", "said"),
     [
         (["--help"], 0, "journal check FOLDER"),
+        (["check-real", "a:b", "one"], 2, "could not convert"),
+        (["check-real", "a:b", "1"], 2, "give at least 2"),
         (["journal"], 2, "journal check FOLDER"),
         (["journal", "check", "nowhere"], 2, "nowhere holds no journal"),
     ],
@@ -79,3 +83,55 @@ def test_a_journal_without_steps_cannot_be_exported(tmp_path, capsys):
         journal.append(Fault(0, 0, 0, "never began"))
     assert command.main(["journal", "export", str(tmp_path / "j"), str(tmp_path / "x.hdf5")]) == 2
     assert "holds no step" in capsys.readouterr().err
+
+
+def test_check_real_tells_what_a_robot_does(capsys):
+    assert command.main(["check-real", "envs.point_mass:make_real", "60", "200"]) in (0, 1)  # late steps are told
+    said = capsys.readouterr().out
+    assert "60 steps with zero actions, 60 with random ones" in said and "120 steps in 2 episodes" in said
+    rate = float(said.split(" steps a second")[0].split()[-1])
+    assert rate == pytest.approx(200, rel=0.05)
+    assert "observation 1: " in said and "never changes" not in said
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        ("tests.test_command:blind", "! observation 0: 0 to 0, never changes"),
+        ("tests.test_command:lame", "! the robot stopped: RuntimeError: no leg"),
+        ("tests.test_command:wild", "GateError: Wild declares no max_action_step"),
+        ("envs.nowhere:make", "No module named 'envs.nowhere'"),
+    ],
+)
+def test_check_real_asks_for_attention(capsys, factory, said):
+    assert command.main(["check-real", factory, "5"]) == 1
+    assert said in capsys.readouterr().out
+
+
+class Blind(point_mass.RealPointMass):
+    """Its first sensor is not connected."""
+
+    def step(self, action):
+        obs, *rest = super().step(action)
+        return obs * [0.0, 1.0], *rest
+
+
+class Lame(point_mass.RealPointMass):
+    def step(self, action):
+        raise RuntimeError("no leg")
+
+
+class Wild(gymnasium.Wrapper):
+    """Declares no largest step: gymnasium's wrappers pass on spaces alone."""
+
+
+def blind() -> Blind:
+    return Blind()
+
+
+def lame() -> Lame:
+    return Lame()
+
+
+def wild() -> Wild:
+    return Wild(point_mass.make_real())
