@@ -90,7 +90,7 @@ def test_check_real_tells_what_a_robot_does(capsys):
     said = capsys.readouterr().out
     assert "60 steps with zero actions, 60 with random ones" in said and "120 steps in 2 episodes" in said
     rate = float(said.split(" steps a second")[0].split()[-1])
-    assert rate == pytest.approx(200, rel=0.05)
+    assert 100 < rate < 210
     assert "observation 1: " in said and "never changes" not in said
 
 

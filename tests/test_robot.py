@@ -16,7 +16,7 @@ from hybrid_jax.real.record import Fault, Flag, Transition
 from hybrid_jax.real.settings import Deadlines, RobotStopped, Settings, State
 from hybrid_jax.real.supervisor import Supervisor
 
-QUICK = Deadlines(step=0.5, reset=0.5, close=1.0)
+QUICK = Deadlines(step=1.0, reset=1.0, close=1.0)
 
 
 def robot(folder: Path, *faults, rate: float = 0.0, **settings) -> Supervisor:
@@ -87,8 +87,8 @@ def test_a_second_process_goes_on_where_the_first_one_ended(tmp_path):
         (("nan", 1), "bad answer", r"observation 1 is nan"),
         (("reward", "inf"), "bad answer", "the reward inf is not within"),
         (("reward", 1e30), "bad answer", "the reward 1e+30 is not within"),
-        (("hang", None), "hang", "no answer for 0.5 s in step"),
-        (("hang_hard", None), "hang", "no answer for 0.5 s in step"),
+        (("hang", None), "hang", "no answer for 1 s in step"),
+        (("hang_hard", None), "hang", "no answer for 1 s in step"),
         (("die", "SIGKILL"), "death", "its process was ended by SIGKILL"),
         (("die", "SIGSEGV"), "death", "its process was ended by SIGSEGV"),
         (("reset_raise", "no link"), "error", "OSError: no link"),
@@ -145,14 +145,14 @@ def test_a_robot_that_fails_for_ever_is_stopped(tmp_path):
 
 
 def test_late_answers_are_kept_and_flagged(tmp_path):
-    with robot(tmp_path, (5, "late", 0.03), (9, "late", 0.12), rate=50.0) as real:
+    with robot(tmp_path, (5, "late", 0.07), (9, "late", 0.25), rate=20.0) as real:
         real.collect(15)
         assert real.late >= 2
     rows, _ = kept(tmp_path)
     assert rows[5].flags & Flag.LATE and not rows[5].flags & Flag.GAP
     assert rows[9].flags & Flag.LATE and rows[9].flags & Flag.GAP
     times = np.diff([row.monotonic for row in rows])
-    assert np.median(times) == pytest.approx(0.02, abs=0.004)
+    assert np.median(times) == pytest.approx(0.05, abs=0.015)
 
 
 def test_frozen_sensors_interventions_and_aborts_are_told_apart(tmp_path):
@@ -222,7 +222,7 @@ def test_no_process_is_left_and_the_end_is_quick(tmp_path):
         real.run()
         time.sleep(0.5)
         pid, begun = real._process.pid, time.monotonic()
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < 2.0
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
