@@ -1,4 +1,4 @@
-"""MuJoCo C inside a jitted program: a call to the host, which steps all simulations on a pool of threads.
+"""MuJoCo C inside a jitted program: a call to the host, where `mujoco.batch` steps all simulations on C++ threads.
 
 The state crosses the border as the bits of its float64 vector (two uint32 lanes a number), so the C
 engine's precision and its solver's warm start survive in a float32 program.
@@ -7,13 +7,15 @@ engine's precision and its solver's warm start survive in a float32 program.
 import hashlib
 import os
 import threading
-from collections import OrderedDict, deque
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
+from mujoco.batch import Batch
 
 from hybrid_jax.physics import host_call
 from hybrid_jax.physics import model as physics_model
@@ -23,7 +25,6 @@ from hybrid_jax.types import Array
 STATE = int(mujoco.mjtState.mjSTATE_FULLPHYSICS | mujoco.mjtState.mjSTATE_WARMSTART)
 _INPUT = int(STATE | mujoco.mjtState.mjSTATE_CTRL)
 _MODEL_SETS = 16  # distinct (batches of) physics constants whose compiled models are kept
-_CHUNK = 16  # simulations a thread takes at once: below this the hand-over costs more than it gains
 
 
 def state_columns(mj_model: mujoco.MjModel) -> dict[str, slice]:
@@ -61,7 +62,7 @@ def cores() -> int:
 
 
 class _Engine:
-    """Owns the MuJoCo models, one MjData per thread and the pool."""
+    """Owns the MuJoCo models and, for each number of simulations, batches that step them on C++ threads."""
 
     def __init__(self, mj_model: mujoco.MjModel, frame_skip: int, threads: int | None):
         # MuJoCo resets a diverged state by itself; here it must be seen, masked out and counted.
@@ -72,20 +73,20 @@ class _Engine:
         self.columns = state_columns(mj_model)
         self.state_size = mujoco.mj_stateSize(mj_model, STATE)
         self.threads = threads or cores()
-        self.spare: deque[list[mujoco.MjData]] = deque()  # one MjData a thread, in sets that are not in use
-        self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="mujoco")
+        # Batches that are not in use, each with the models it is set to, by their number of simulations.
+        self.spare: defaultdict[int, deque[tuple[Batch, list]]] = defaultdict(deque)
         self.model_sets: OrderedDict[bytes, list[mujoco.MjModel]] = OrderedDict()
         self.models_lock = threading.Lock()
 
-    def models(self, vectors: np.ndarray, count: int) -> list[mujoco.MjModel]:
-        """`count` models for packed constants [1 or count, M]; those seen before cost a look-up of their bytes."""
+    def models(self, vectors: np.ndarray) -> list[mujoco.MjModel]:
+        """A model per row of packed constants [1 or N, M]; those seen before cost a look-up of their bytes."""
         key = vectors.tobytes()
         with self.models_lock:  # callbacks may overlap
             models = self.model_sets.pop(key, None) or self._compiled(vectors)
             self.model_sets[key] = models  # the newest stands last
             while len(self.model_sets) > _MODEL_SETS:
                 self.model_sets.popitem(last=False)
-        return models * count if len(models) == 1 else models
+        return models
 
     def _compiled(self, vectors: np.ndarray) -> list[mujoco.MjModel]:
         """A model per row; equal rows share one."""
@@ -96,72 +97,46 @@ class _Engine:
         }
         return [made[row.tobytes()] for row in vectors]
 
-    def over_threads(self, work, count: int) -> None:
-        """Runs work(data, low, high) over [0, count) in equal parts, one MjData a thread."""
-        parts = min(self.threads, max(1, count // _CHUNK))
-        bounds = [count * i // parts for i in range(parts + 1)]
-        # Callbacks of one program may overlap: each borrows MjData of its own, and none waits for another.
-        data = self._borrow()
-        futures = [self.pool.submit(work, data[i], bounds[i], bounds[i + 1]) for i in range(1, parts)]
-        work(data[0], bounds[0], bounds[1])
-        for future in futures:
-            future.result()
-        self.spare.append(data)
-
-    def _borrow(self) -> list[mujoco.MjData]:
+    @contextmanager
+    def batch(self, vectors: np.ndarray, count: int) -> Iterator[Batch]:
+        """`count` simulations of these constants. Callbacks may overlap, so each borrows a batch of its own."""
+        models = self.models(vectors)
         try:
-            return self.spare.pop()
+            batch, before = self.spare[count].pop()
         except IndexError:
-            return [mujoco.MjData(self.base) for _ in range(self.threads)]
+            batch, before = Batch(self.base, count, self.threads), []
+        if before is not models:
+            batch.set_models(models[0] if len(models) == 1 else models)
+        yield batch
+        self.spare[count].append((batch, models))  # one that failed is let go
 
     def init(self, vectors, qpos, qvel):
-        (vectors, qpos, qvel), batch = _flatten(vectors, qpos, qvel)
-        models = self.models(vectors, len(qpos))
-        packed = np.empty((len(qpos), self.state_size))
-
-        def work(data, low, high):
-            for i in range(low, high):
-                mujoco.mj_resetData(models[i], data)
-                data.qpos[:] = qpos[i]
-                data.qvel[:] = qvel[i]
-                mujoco.mj_forward(models[i], data)
-                mujoco.mj_getState(models[i], data, packed[i], STATE)
-
-        self.over_threads(work, len(qpos))
-        return (packed.view(np.uint32).reshape(*batch, -1),)
+        (vectors, qpos, qvel), shape = _flatten(vectors, qpos, qvel)
+        with self.batch(vectors, len(qpos)) as batch:
+            batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+            batch.state[:, self.columns["qpos"]] = qpos
+            batch.state[:, self.columns["qvel"]] = qvel
+            batch.forward()
+            packed = batch.state[:, : self.state_size].copy()
+        return (packed.view(np.uint32).reshape(*shape, -1),)
 
     def step(self, vectors, state, ctrl):
-        (vectors, state, ctrl), batch = _flatten(vectors, state, ctrl)
-        count, columns = len(state), self.columns
-        models = self.models(vectors, count)
-        packed = np.empty((count, self.state_size + ctrl.shape[1]))
-        packed[:, : self.state_size] = np.ascontiguousarray(state).view(np.float64)
-        packed[:, columns["ctrl"]] = ctrl
-        before = packed[:, columns["qpos"]].copy()
-        rows = list(packed)  # one view a row, made once
-        set_state, get_state, step, skip = (
-            mujoco.mj_setState,
-            mujoco.mj_getState,
-            mujoco.mj_step,
-            self.frame_skip,
-        )
-
-        def work(data, low, high):
-            for model, row in zip(models[low:high], rows[low:high], strict=True):
-                set_state(model, data, row, _INPUT)
-                step(model, data, skip)
-                get_state(model, data, row, _INPUT)
-
-        self.over_threads(work, count)
-        qpos = packed[:, columns["qpos"]]
-        with np.errstate(over="ignore", invalid="ignore"):  # of a diverged state; the rollout masks and counts it
-            out = (
-                np.ascontiguousarray(packed[:, : self.state_size]).view(np.uint32),
-                qpos.astype(np.float32),
-                packed[:, columns["qvel"]].astype(np.float32),
-                (qpos - before).astype(np.float32),
-            )
-        return tuple(leaf.reshape(*batch, -1) for leaf in out)
+        (vectors, state, ctrl), shape = _flatten(vectors, state, ctrl)
+        with self.batch(vectors, len(state)) as batch:
+            rows = batch.state
+            rows[:, : self.state_size] = np.ascontiguousarray(state).view(np.float64)
+            rows[:, self.columns["ctrl"]] = ctrl
+            before = rows[:, self.columns["qpos"]].copy()
+            batch.step(nstep=self.frame_skip)
+            qpos = rows[:, self.columns["qpos"]]
+            with np.errstate(over="ignore", invalid="ignore"):  # of a diverged state; the rollout masks and counts it
+                out = (
+                    rows[:, : self.state_size].copy().view(np.uint32),
+                    qpos.astype(np.float32),
+                    rows[:, self.columns["qvel"]].astype(np.float32),
+                    (qpos - before).astype(np.float32),
+                )
+        return tuple(leaf.reshape(*shape, -1) for leaf in out)
 
 
 def _flatten(*arrays):
