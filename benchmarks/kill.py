@@ -22,10 +22,10 @@ import numpy as np
 
 from envs import point_mass
 from hybrid_jax.checkpoint import Checkpointer
-from hybrid_jax.feed import SKIPPED, Feed, Synchronous
+from hybrid_jax.feed import Feed, Synchronous
 from hybrid_jax.real import segments
 from hybrid_jax.real.follow import Follower
-from hybrid_jax.real.record import Flag, Transition
+from hybrid_jax.real.record import SKIPPED, Flag, Transition
 from hybrid_jax.real.settings import Deadlines, Settings
 from hybrid_jax.real.supervisor import Supervisor
 
@@ -50,7 +50,7 @@ def learn(folder: Path, iterations: int) -> None:
                 print(f"unreadable {sentence}", flush=True)
         with Supervisor(settings, folder / "robot") as robot:
             feed = Feed(Follower(robot.journal, robot.schema, watermark), point_mass.SPEC, CHUNK)
-            source = Synchronous(robot, feed, policy_every=10**9)
+            source = Synchronous(robot, feed, policy_every=FOR_EVER)
             robot.set_policy = lambda params, version: None  # random actions will do
             print(f"worker {robot._process.pid}", flush=True)
             while done < iterations:

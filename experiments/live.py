@@ -47,11 +47,6 @@ class Robot:
         """Records taken: all below this number are in the stores."""
         return self._source.feed.watermark
 
-    @property
-    def rows(self) -> int:
-        """Live rows taken in this part of the run."""
-        return self._source.feed.rows
-
     def next(self, params: Any, updates: int) -> tuple[tuple, dict[str, float]]:
         """(rows, count) of the next iteration, and its metrics; params: the exploring policy, on the device."""
         chunk = self._source.next(lambda: jax.device_get(params), updates)
@@ -78,12 +73,14 @@ def robot(
     folder: Path,
     seed: int,
     watermark: int,
+    policy: Any,
+    updates: int,
     say,
 ) -> Iterator[Robot | None]:
     """The robot of a run, connected, or None where the run has none. Raises RobotStopped.
 
     factory: module:function; logged: rows of the log; folder: for its journal and status; watermark: records that
-    the restored state holds already.
+    the restored state holds already; policy: the one that explores now, after `updates` updates.
     """
     if live.feed == "none":
         yield None
@@ -113,7 +110,7 @@ def robot(
             drawn = int(np.sum(np.asarray(algorithm.mix(jax.random.key(0))) == REAL))
             caps = Caps(drawn, logged, live.max_reuse, live.max_updates_without_real)
             source = Threaded(supervisor, feed, live.policy_every, caps)
-            supervisor.set_policy(jax.device_get(algorithm.policy(algorithm.init(jax.random.key(seed)))), 0)
+            supervisor.set_policy(jax.device_get(policy), updates)
             supervisor.run()
             while logged + watermark == 0 and supervisor.watermark < live.steps:
                 supervisor.wait(live.steps, timeout=1.0)  # nothing can be drawn from an empty store

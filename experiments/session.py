@@ -33,7 +33,7 @@ def run(experiment: Experiment, ready: Ready, arguments: list[str], folder: Path
     with contextlib.closing(ready.worlds.real):
         folder = _new_folder(experiment) if folder is None else folder
         earlier = _seconds(folder)
-        _write_origin(experiment, arguments, folder, earlier)
+        origin = _write_origin(experiment, arguments, folder, earlier)
         _introduce(console, experiment, ready.worlds, folder)
         trained: dict[str, list[dict]] = {}
         try:
@@ -49,7 +49,7 @@ def run(experiment: Experiment, ready: Ready, arguments: list[str], folder: Path
             return 130
         finally:
             seconds = earlier + time.monotonic() - started
-            _write_origin(experiment, arguments, folder, seconds)
+            _write_record(folder, origin | {"seconds": seconds})
         results.show(console, experiment, ready.worlds, folder, trained, seconds)
     return 0
 
@@ -72,8 +72,8 @@ def _seconds(folder: Path) -> float:
     return json.loads(path.read_text()).get("seconds", 0.0) if path.exists() else 0.0
 
 
-def _write_origin(experiment: Experiment, arguments: list[str], folder: Path, seconds: float) -> None:
-    """What was asked, and of which code and packages; on a resume, what is asked now."""
+def _write_origin(experiment: Experiment, arguments: list[str], folder: Path, seconds: float) -> dict:
+    """What was asked, and of which code and packages; on a resume, what is asked now. Returns the record."""
     record = {
         "arguments": arguments,
         "git": git_state(ROOT),
@@ -83,6 +83,11 @@ def _write_origin(experiment: Experiment, arguments: list[str], folder: Path, se
         "identity": identity_of(experiment),
     }
     write_atomically(folder / "config.json", json.dumps(to_json(experiment), indent=2) + "\n")
+    _write_record(folder, record)
+    return record
+
+
+def _write_record(folder: Path, record: dict) -> None:
     write_atomically(folder / "run.json", json.dumps(record, indent=2) + "\n")
 
 

@@ -92,7 +92,8 @@ def train(
         robot = owned.enter_context(
             live.robot(
                 experiment.live, experiment.real, worlds.spec, algorithm, logged, folders[0] / "robot", seeds[0],
-                meta.get("watermark", 0), lambda text: print(f"robot: {text}"),
+                meta.get("watermark", 0), algorithm.policy(state.algorithm), done * made.updates,
+                lambda text: print(f"robot: {text}"),
             )
         )  # fmt: skip
         progress.update(done * made.updates, done * made.sim_steps)

@@ -1,6 +1,8 @@
 """H2O with the robot itself beside the simulations: from 2,000 rows of the poor driver's log and what the robot does.
 
 The robot is the pretend one of `envs/wheel_legged.py`, in a process of its own behind gate and journal.
+
+Seen once (seed 0, commit ecb0fbc, 2 CPU cores): 29,495 in the real environment, no fall, after 5,000 live steps; 72 s.
 """
 
 from dataclasses import replace

@@ -12,12 +12,9 @@ import numpy as np
 
 from hybrid_jax.real import record
 from hybrid_jax.real.follow import Follower
-from hybrid_jax.real.record import Flag
+from hybrid_jax.real.record import SKIPPED, Flag
 from hybrid_jax.real.segments import JournalError
 from hybrid_jax.types import Spec, Transition
-
-SKIPPED = Flag.GAP | Flag.FROZEN
-"""Rows with these flags stay in the journal and are not learned: they are no true steps of `dt` seconds."""
 
 
 class Chunk(NamedTuple):

@@ -43,6 +43,10 @@ class Flag(IntFlag):
     FROZEN = 64  # the observation has not changed for many steps
 
 
+SKIPPED = Flag.GAP | Flag.FROZEN
+"""Rows with these flags stay in the journal and are not learned: they are no true steps of `dt` seconds."""
+
+
 @dataclass(frozen=True, eq=False)
 class Transition:
     """One real step as it was executed."""

@@ -154,7 +154,7 @@ class Robot:
             reward, obs, flags, self._version, begun, time.time(),
         )  # fmt: skip
         self.journal.append(row)
-        self._report("row", phase="step", flags=int(flags), taken=taken)
+        self._report("row", phase="step", flags=int(flags))
         self._left -= self._left > 0
         self._obs, self._step = obs, self._step + 1
         if terminated or truncated:
@@ -194,7 +194,7 @@ class Robot:
 
     def _fault(self, reason: str) -> None:
         now = time.monotonic(), time.time()
-        self.journal.append(Fault(self.journal.next_sequence, self._episode, getattr(self, "_step", 0), reason,
+        self.journal.append(Fault(self.journal.next_sequence, self._episode, self._step, reason,
                                   Flag.TRUNCATED, *now))  # fmt: skip
 
     def _hold(self, reason: str) -> None:

@@ -36,9 +36,16 @@ def scan_segment(path: Path, schema: Schema, first: int) -> Scan:
     if start is None:
         return Scan(0, None, 0, len(data))
     count, offset, last = 0, start, None
-    while (found := records.decode(data, offset, schema)) is not None and found[0].sequence == first + count:
-        count, (last, offset) = count + 1, found
+    for record, end in _records(data, start, schema, first):
+        count, last, offset = count + 1, record, end
     return Scan(count, last, offset, len(data))
+
+
+def _records(data: bytes, offset: int, schema: Schema, first: int) -> Iterator[tuple[Record, int]]:
+    """(record, where it ends) from number `first` on, to the end of the valid prefix."""
+    while (found := records.decode(data, offset, schema)) is not None and found[0].sequence == first:
+        yield found
+        first, offset = first + 1, found[1]
 
 
 def read(folder: Path, start: int = 0) -> Iterator[Record]:
@@ -50,10 +57,10 @@ def read(folder: Path, start: int = 0) -> Iterator[Record]:
         offset = None if schema is None else first_offset(path, schema, first)
         if schema is None or offset is None:
             return
-        while (found := records.decode(data, offset, schema)) is not None and found[0].sequence == first:
-            if first >= start:
-                yield found[0]
-            first, offset = first + 1, found[1]
+        for record, end in _records(data, offset, schema, first):
+            if record.sequence >= start:
+                yield record
+            first, offset = record.sequence + 1, end
         if offset != len(data):
             return
 

@@ -15,7 +15,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ class Supervisor:
     """Keeps one robot process running; a context manager that returns when the robot is connected or STOPPED."""
 
     def __init__(self, settings: Settings, folder: Path, say: Callable[[str], None] = lambda text: None):
-        """folder: for the journal and status.json; say: told every change in words.
+        """folder: for the journal and status.json; say: told in words what was not ordered.
 
         Raises ValueError for options that are not JSON.
         """
@@ -94,7 +93,7 @@ class Supervisor:
             if self.state == State.STOPPED:
                 raise RobotStopped(self.reason)
             self._left = steps
-            self._change(State.RUN, "ordered")
+            self._change(State.RUN, "ordered", quiet=True)
             self._tell({"op": "run", "steps": steps})
 
     def hold(self) -> None:
@@ -203,7 +202,7 @@ class Supervisor:
                 self.late += bool(message["flags"] & Flag.LATE)
                 self._left -= self._left > 0
             elif event == "held":
-                self._change(State.HOLD, reason)
+                self._change(State.HOLD, reason, quiet=True)
             elif event == "fault":
                 self._count(message["kind"], reason)
                 self._go_on(reason)
@@ -248,7 +247,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
             )
             self._channel = Channel(ours)
-            order = {name: asdict(self.settings)[name] for name in _ORDER}
+            order = {name: getattr(self.settings, name) for name in _ORDER}
             self._tell(order | {"journal": str(self.journal.resolve()), "fault": fault})
 
     def _end_process(self, patience: float = 0.0) -> str:
@@ -290,11 +289,13 @@ class Supervisor:
             self._change(state, reason)
             self._changed.notify_all()
 
-    def _change(self, state: State, reason: str) -> None:
+    def _change(self, state: State, reason: str, quiet: bool = False) -> None:
+        """Takes note of a new state; quiet: one that was ordered need not be said."""
         if (state, reason) == (self.state, self.reason):
             return
         self.state, self.reason = state, reason
-        self._say(f"{state.value}: {reason}")
+        if not quiet:
+            self._say(f"{state.value}: {reason}")
         status = {
             "state": state.value,
             "reason": reason,

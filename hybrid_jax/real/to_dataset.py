@@ -6,12 +6,12 @@ import numpy as np
 
 from hybrid_jax.datasets.hdf5 import Dataset
 from hybrid_jax.real import segments
-from hybrid_jax.real.record import Flag, Transition
+from hybrid_jax.real.record import SKIPPED, Flag, Transition
 from hybrid_jax.real.segments import JournalError
 
 
-def to_dataset(folder: Path, skip: Flag = Flag.GAP | Flag.FROZEN) -> Dataset:
-    """All steps of a journal but those with a flag of `skip`; actions are those that the robot was sent.
+def to_dataset(folder: Path) -> Dataset:
+    """All steps of a journal that may be learned; actions are those that the robot was sent.
 
     An episode that a fault, a pause or a skipped step breaks off ends with a timeout, never with a terminal.
     Raises JournalError for a journal without a step.
@@ -19,7 +19,7 @@ def to_dataset(folder: Path, skip: Flag = Flag.GAP | Flag.FROZEN) -> Dataset:
     steps: list[Transition] = []
     timeouts: list[bool] = []
     for record in segments.read(folder):
-        if not isinstance(record, Transition) or record.flags & skip:
+        if not isinstance(record, Transition) or record.flags & SKIPPED:
             continue
         if steps and not _follows(steps[-1], record):
             timeouts[-1] = not steps[-1].flags & Flag.TERMINATED
