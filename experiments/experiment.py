@@ -51,6 +51,7 @@ class Experiment:
     seed: int = 0  # of the first run
     seeds: int = 1  # runs: seed, seed + 1, ...
     checkpoint_every: int = 1  # evaluations between checkpoints
+    max_bad_updates: int = 1_000  # updates in a row that may be left out as not finite before the run stops
     runs: Path = Path("runs")  # folder of all runs
     tensorboard: bool = True  # also write TensorBoard events
     video: bool = False  # also write video.mp4 of the real environment (extra: video)

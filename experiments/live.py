@@ -1,18 +1,20 @@
 """A robot beside the training: its process, its journal and the feed of its rows, as a run's config says."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from hybrid_jax.feed import Caps, Feed, Recorded, Synchronous, Threaded
 from hybrid_jax.real import segments
+from hybrid_jax.real.episodes import Episode, Episodes
 from hybrid_jax.real.follow import Follower
-from hybrid_jax.real.settings import Deadlines, Settings
+from hybrid_jax.real.schema import Schema
+from hybrid_jax.real.settings import KINDS, Deadlines, Settings
 from hybrid_jax.real.supervisor import Supervisor
 from hybrid_jax.types import REAL, Algorithm, Spec
 
@@ -22,17 +24,52 @@ class Live:
     """Whether and how a robot takes part in a run."""
 
     feed: Literal["none", "synchronous", "threaded"] = "none"  # whose clock counts: nobody's, the learner's, its own
+    judge: Literal["robot", "instance"] = "robot"  # what tests policies: the robot itself, or a second instance of it
     recorded: Path | None = None  # a journal whose steps are learned from again, without the robot (synchronous)
-    rate: float = 0.0  # [Hz] control steps a second; 0: as fast as it goes
+    rate: float | Literal["max"] = "max"  # [Hz] control steps a second, or as fast as it goes; --real.rate is the same
     steps: int = 50  # real steps an iteration: exactly (synchronous), at most (threaded)
     capacity: int = 100_000  # rows of the real store beyond the log's
     policy_every: int = 1  # iterations between two copies of the policy to the robot
     max_reuse: float | None = None  # draws per real row over the whole run; None: no cap
     max_updates_without_real: int | None = None  # learning waits for a new row after so many; None: it never waits
-    step_deadline: float | None = None  # [s] silence that counts as a hang; None: ten periods, 5 s without a rate
+    step_deadline: float | None = None  # [s] silence that counts as a hang; None: 10 periods >= 0.5, 5 without a rate
     reset_deadline: float = 120.0  # [s]
     retries: int = 5  # attempts in a row before the robot is given up
     frozen_after: int = 25  # equal observations in a row that flag a frozen sensor; 0: never
+
+
+class Place(NamedTuple):
+    """Which robot it is, and where its journal and status lie."""
+
+    live: Live
+    factory: str  # module:factory
+    episode_length: int  # control steps
+    seed: int
+    folder: Path
+
+    def settings(self) -> Settings:
+        live = self.live
+        return Settings(
+            factory=self.factory,
+            episode_length=self.episode_length,
+            rate=0.0 if live.rate == "max" else live.rate,
+            seed=self.seed,
+            frozen_after=live.frozen_after,
+            deadlines=Deadlines(reset=live.reset_deadline, step=live.step_deadline),
+            retries=live.retries,
+        )
+
+    def supervisor(self) -> Supervisor:
+        return Supervisor(self.settings(), self.folder, lambda text: print(f"robot: {text}", flush=True))
+
+
+class Since(NamedTuple):
+    """How far a run is when its robot is connected."""
+
+    logged: int  # rows of the log
+    watermark: int  # records of the journal that the state holds already
+    policy: Any  # the one that explores now, on the device
+    updates: int
 
 
 class Robot:
@@ -60,28 +97,22 @@ class Robot:
             "robot/faults": float(sum(self._robot.faults.values())),
             "robot/skipped": float(self._source.feed.skipped),
         }
+        metrics |= {f"robot/fault/{kind.replace(' ', '_')}": float(self._robot.faults[kind]) for kind in KINDS}
         return (chunk.rows, chunk.count), metrics
+
+    def episodes(self) -> list[Episode]:
+        """The whole episodes among the rows that were taken since the last call."""
+        finished, self._source.feed.finished = self._source.feed.finished, []
+        return finished
 
 
 @contextmanager
-def robot(
-    live: Live,
-    factory: str,
-    spec: Spec,
-    algorithm: Algorithm,
-    logged: int,
-    folder: Path,
-    seed: int,
-    watermark: int,
-    policy: Any,
-    updates: int,
-    say,
-) -> Iterator[Robot | None]:
-    """The robot of a run, connected, or None where the run has none. Raises RobotStopped.
+def robot(place: Place, spec: Spec, algorithm: Algorithm, since: Since, stop: Any) -> Iterator[Robot | None]:
+    """The robot of a run, connected, or None where the run has none; a signal holds it at once.
 
-    factory: module:function; logged: rows of the log; folder: for its journal and status; watermark: records that
-    the restored state holds already; policy: the one that explores now, after `updates` updates.
+    Raises RobotStopped, Halted.
     """
+    live = place.live
     if live.feed == "none":
         yield None
         return
@@ -89,29 +120,46 @@ def robot(
         schema = segments.read_schema(segments.segments(live.recorded)[0])
         assert schema is not None  # checked before the run began
         past = Recorded(sum(1 for _ in segments.read(live.recorded)))
-        feed = Feed(Follower(live.recorded, schema, watermark), spec, live.steps)
+        feed = Feed(Follower(live.recorded, schema, since.watermark), spec, live.steps)
         yield Robot(past, Synchronous(past, feed, live.policy_every))
         return
-    settings = Settings(
-        factory=factory,
-        episode_length=spec.episode_length,
-        rate=live.rate,
-        seed=seed,
-        frozen_after=live.frozen_after,
-        deadlines=Deadlines(reset=live.reset_deadline, step=live.step_deadline),
-        retries=live.retries,
-    )
-    with Supervisor(settings, folder, say) as supervisor:
+    supervisor = place.supervisor()
+    with stop.at_once(supervisor.halt), supervisor:
         assert supervisor.schema is not None
-        feed = Feed(Follower(supervisor.journal, supervisor.schema, watermark), spec, live.steps)
+        feed = Feed(Follower(supervisor.journal, supervisor.schema, since.watermark), spec, live.steps)
         if live.feed == "synchronous":
             source: Synchronous | Threaded = Synchronous(supervisor, feed, live.policy_every)
         else:
             drawn = int(np.sum(np.asarray(algorithm.mix(jax.random.key(0))) == REAL))
-            caps = Caps(drawn, logged, live.max_reuse, live.max_updates_without_real)
+            caps = Caps(drawn, since.logged, live.max_reuse, live.max_updates_without_real)
             source = Threaded(supervisor, feed, live.policy_every, caps)
-            supervisor.set_policy(jax.device_get(policy), updates)
+            supervisor.set_policy(jax.device_get(since.policy), since.updates)
+            if live.rate != "max":
+                supervisor.first()
             supervisor.run()
-            while logged + watermark == 0 and supervisor.watermark < live.steps:
+            while since.logged + since.watermark == 0 and supervisor.watermark < live.steps:
                 supervisor.wait(live.steps, timeout=1.0)  # nothing can be drawn from an empty store
         yield Robot(supervisor, source)
+
+
+def judged(place: Place, actor: Any, updates: int, episodes: int, stop: Any) -> list[Episode]:
+    """Whole episodes of a policy on the robot itself, under gate and journal, without exploration.
+
+    actor: numpy parameters. Raises RobotStopped, Halted.
+    """
+    supervisor = place.supervisor()
+    with stop.at_once(supervisor.halt), supervisor:
+        assert supervisor.schema is not None
+        before = supervisor.watermark
+        supervisor.set_policy(actor, updates)
+        after = supervisor.collect(episodes=episodes, greedy=True)
+        records = Follower(supervisor.journal, supervisor.schema, before).take(after)
+    whole = filter(None, map(Episodes().add, records))
+    return [episode for episode in whole if episode.greedy][:episodes]
+
+
+def probe(place: Place, look: Callable[[Schema], None]) -> None:
+    """Connects the robot and shows what it declares, without moving it. Raises RobotStopped."""
+    with place.supervisor() as supervisor:
+        assert supervisor.schema is not None
+        look(supervisor.schema)

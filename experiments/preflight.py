@@ -14,13 +14,16 @@ import jax
 import numpy as np
 
 from envs import gap
+from experiments import live
 from experiments.experiment import FREE, Experiment, Refused, factory, identity_of, rival
-from hybrid_jax import buffers, dynamics_gap, trainer
+from hybrid_jax import buffers, dynamics_gap, physics, rollout, trainer
 from hybrid_jax.algorithms import h2o, sac
 from hybrid_jax.config import json_diff, to_json
 from hybrid_jax.datasets import hdf5, scores
 from hybrid_jax.real import segments
 from hybrid_jax.real.gate import GateError, declared
+from hybrid_jax.real.schema import Schema
+from hybrid_jax.real.settings import RobotStopped
 from hybrid_jax.types import REAL, Algorithm, RealEnv, SimEnv, Spec, Transition
 
 
@@ -29,7 +32,7 @@ class Worlds(NamedTuple):
 
     spec: Spec
     sim: SimEnv
-    real: RealEnv
+    real: RealEnv | None  # the instance that judges; None where the robot itself does
     log: hdf5.Dataset | None  # the real data as recorded
     rows: Transition | None  # the same in the stores' form, leaves [D, ...] numpy
     behaviour_return: float | None  # mean over the log's complete episodes
@@ -68,7 +71,7 @@ def prepare(experiment: Experiment, resumed: Path | None) -> Ready:
             raise Refused(str(error)) from error
         _check_memory(experiment, worlds)
         if experiment.video:
-            _check_video(worlds.real)
+            _check_video(worlds.real)  # of the instance that judges
         undo.pop_all()
     return Ready(worlds, learners)
 
@@ -128,7 +131,7 @@ def _build(make: Callable, field: str, reference: str, **kwargs: Any) -> Any:
 
 
 def _worlds(experiment: Experiment, undo: ExitStack) -> Worlds:
-    make_sim, make_real = factory(experiment.sim, "sim"), factory(experiment.real, "real")
+    make_sim = factory(experiment.sim, "sim")
     options = {"engine": experiment.engine, "threads": experiment.threads}
     if experiment.engine == "auto" and experiment.threads is None:
         options = {}  # a simulator without a physics engine need not know them
@@ -136,19 +139,11 @@ def _worlds(experiment: Experiment, undo: ExitStack) -> Worlds:
     if not isinstance(sim, SimEnv):
         raise Refused(f"--sim {experiment.sim} made a {type(sim).__name__}; it must return a hybrid_jax.types.SimEnv")
     sim = gap.apply(sim, experiment.gap)
-    mode = {"render_mode": "rgb_array"} if experiment.video else {}
-    real = _build(make_real, "real", experiment.real, **mode)
-    missing = [
-        name for name in ("observation_space", "action_space", "reset", "step", "close") if not hasattr(real, name)
-    ]
-    if missing:
-        raise Refused(
-            f"--real {experiment.real}: a {type(real).__name__} has no {', '.join(missing)}, as gymnasium asks"
-        )
-    undo.callback(real.close)
-    _check_spaces(real, sim.spec, experiment.real)
-    _check_reset(real, sim.spec, experiment.real)
-    _check_live(experiment, real)
+    _check_live(experiment, sim.spec)
+    by_robot = experiment.live.feed != "none" and experiment.live.judge == "robot"
+    real = None if by_robot else _instance(experiment, sim.spec, undo)
+    if by_robot:
+        _check_robot(experiment, sim.spec)
     for index, name, _, _ in experiment.columns:
         if not 0 <= index < sim.spec.obs_size:
             raise Refused(f"--columns: {name!r} is observation {index}, but there are {sim.spec.obs_size}")
@@ -159,6 +154,28 @@ def _worlds(experiment: Experiment, undo: ExitStack) -> Worlds:
     return Worlds(sim.spec, sim, real, log, hdf5.transitions(log), scores.behaviour_return(log) if whole else None)
 
 
+def _instance(experiment: Experiment, spec: Spec, undo: ExitStack) -> RealEnv:
+    """An instance of the real environment in this process, which judges policies."""
+    mode = {"render_mode": "rgb_array"} if experiment.video else {}
+    real = _build(factory(experiment.real, "real"), "real", experiment.real, **mode)
+    missing = [
+        name for name in ("observation_space", "action_space", "reset", "step", "close") if not hasattr(real, name)
+    ]
+    if missing:
+        raise Refused(
+            f"--real {experiment.real}: a {type(real).__name__} has no {', '.join(missing)}, as gymnasium asks"
+        )
+    undo.callback(real.close)
+    _check_spaces(real, spec, experiment.real)
+    _check_reset(real, spec, experiment.real)
+    if experiment.live.feed != "none":
+        try:
+            declared(real)
+        except GateError as error:
+            raise Refused(f"--real {experiment.real}: {error}") from error
+    return real
+
+
 def _first_rows(log: hdf5.Dataset, rows: int | None) -> hdf5.Dataset:
     if rows is None:
         return log
@@ -167,30 +184,54 @@ def _first_rows(log: hdf5.Dataset, rows: int | None) -> hdf5.Dataset:
     return hdf5.Dataset(*(column[:rows] for column in log[:6]), notes=log.notes)
 
 
-def _check_live(experiment: Experiment, real: RealEnv) -> None:
-    """A robot takes part in one run of one method, and must say what may be sent to it."""
-    live = experiment.live
-    if live.feed == "none":
+def _check_robot(experiment: Experiment, spec: Spec) -> None:
+    """Connects the robot, without moving it, before hours are spent on training for it."""
+
+    def look(schema: Schema) -> None:
+        size = schema.obs_size, schema.action_size
+        if size != (spec.obs_size, spec.action_size):
+            agreed = spec.obs_size, spec.action_size
+            raise Refused(f"--real {experiment.real} has (observations, actions) {size}, the simulator {agreed}")
+        if any(low != -1 for low in schema.action_low) or any(high != 1 for high in schema.action_high):
+            span = f"{schema.action_low} to {schema.action_high}"
+            raise Refused(f"--real {experiment.real}: its actions span {span}, not -1 to 1; scale them in its step")
+
+    if experiment.video:
+        raise Refused("--video needs an instance of the real environment to render: --live.judge instance")
+    factory(experiment.real, "real")  # its own sentence for a name that does not exist
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            live.probe(live.Place(experiment.live, experiment.real, 1, 0, Path(folder)), look)
+        except RobotStopped as stopped:
+            raise Refused(f"--real {experiment.real}: {stopped}") from stopped
+
+
+def _check_live(experiment: Experiment, spec: Spec) -> None:
+    """A robot takes part in one run of one method; its numbers must make sense."""
+    wanted = experiment.live
+    if wanted.feed == "none":
         return
     if experiment.seeds > 1 or experiment.rivals:
-        raise Refused(f"--live.feed {live.feed}: one robot trains one policy; give --seeds 1 and --rivals ''")
+        raise Refused(f"--live.feed {wanted.feed}: one robot trains one policy; give --seeds 1 and --rivals ''")
     for name in ("steps", "capacity", "policy_every", "retries"):
-        if getattr(live, name) < 1:
-            raise Refused(f"--live.{name} {getattr(live, name)} must be at least 1")
-    if live.steps > live.capacity:
-        raise Refused(f"--live.steps {live.steps} do not fit into --live.capacity {live.capacity}")
-    if live.recorded is not None:
-        paths = segments.segments(live.recorded)
+        if getattr(wanted, name) < 1:
+            raise Refused(f"--live.{name} {getattr(wanted, name)} must be at least 1")
+    if wanted.steps > wanted.capacity:
+        raise Refused(f"--live.steps {wanted.steps} do not fit into --live.capacity {wanted.capacity}")
+    if wanted.rate != "max" and not 0 < wanted.rate <= 10_000:
+        raise Refused(f"--live.rate {wanted.rate:g} must be steps a second, at most 10,000, or max")
+    if wanted.recorded is not None:
+        paths = segments.segments(wanted.recorded)
         schema = segments.read_schema(paths[0]) if paths else None
-        if live.feed != "synchronous" or schema is None:
-            raise Refused(f"--live.recorded {live.recorded} needs a folder with a journal and --live.feed synchronous")
-        box = real.observation_space.shape[0], real.action_space.shape[0]
+        if wanted.feed != "synchronous" or schema is None:
+            raise Refused(
+                f"--live.recorded {wanted.recorded} needs a folder with a journal and --live.feed synchronous"
+            )
+        if wanted.judge == "robot":
+            raise Refused("--live.recorded is learned from without the robot: give --live.judge instance")
+        box = spec.obs_size, spec.action_size
         if (schema.obs_size, schema.action_size) != box:
-            raise Refused(f"--live.recorded {live.recorded} holds {schema.robot}'s steps, of another size than {box}")
-    try:
-        declared(real)
-    except GateError as error:
-        raise Refused(f"--real {experiment.real}: {error}") from error
+            raise Refused(f"--live.recorded {wanted.recorded} holds {schema.robot}'s steps, of another size than {box}")
 
 
 def _check_spaces(real: RealEnv, spec: Spec, reference: str) -> None:
@@ -224,11 +265,29 @@ def _check_reset(real: RealEnv, spec: Spec, reference: str) -> None:
 
 def _learner(experiment: Experiment, worlds: Worlds) -> Algorithm:
     if isinstance(experiment.algorithm, h2o.Config):
-        if worlds.rows is None:
+        if worlds.rows is None and experiment.live.feed == "none":
             raise Refused("H2O learns from real data as well: give it a log with --dataset path.hdf5")
-        std = dynamics_gap.next_obs_std(worlds.rows.next_obs, experiment.algorithm.next_state_jitter)
+        seen = simulated_successors(worlds.sim, experiment.seed) if worlds.rows is None else worlds.rows.next_obs
+        std = dynamics_gap.next_obs_std(seen, experiment.algorithm.next_state_jitter)
         return h2o.make(experiment.algorithm, worlds.spec, std)
     return sac.make(experiment.algorithm, worlds.spec)
+
+
+def simulated_successors(sim: SimEnv, seed: int) -> np.ndarray:
+    """Successors [D, O] of random actions in the simulator: the scale of observations before any real one is seen."""
+    own = None if sim.physics is None else physics.batch_size(sim.model, sim.physics.mj_model)
+    sims, spec = own or 64, sim.spec
+
+    @jax.jit
+    def rows(key):
+        start_key, roll_key = jax.random.split(key)
+        state = rollout.init(sim, start_key, sims, 1)
+        explore = lambda obs, key: jax.random.uniform(key, (sims, spec.action_size), minval=-1.0)  # noqa: E731
+        _, seen, valid, _ = rollout.rollout(sim, explore, state, roll_key, 100)
+        return seen.next_obs, valid
+
+    successors, valid = map(np.asarray, rows(jax.random.key(seed)))
+    return successors[valid]
 
 
 def real_capacity(experiment: Experiment, worlds: Worlds) -> int:

@@ -19,18 +19,21 @@ DEFAULT = "wheel_legged_h2o"
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: 0 done, 2 the user's mistake in one sentence, 130 stopped by Ctrl-C with a checkpoint."""
+    """The exit code: 0 done, 2 the user's mistake in one sentence, 3 the robot stopped, 4 the numbers went bad.
+
+    130 or 143: stopped by SIGINT or SIGTERM, with a checkpoint.
+    """
     started = time.monotonic()
     try:
         return _run(arguments, started)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as signal:
         print("run.py: stopped; what the last checkpoint holds can be resumed", file=sys.stderr)
-        return 130
+        return 128 + getattr(signal, "number", 2)
 
 
 def _run(arguments: list[str], started: float) -> int:
     try:
-        folder, arguments = _resumed(arguments)
+        folder, arguments = _resumed([_long(word) for word in arguments])
         named = arguments and not arguments[0].startswith("-")
         chosen = experiments.load(arguments[0] if named else DEFAULT)
         described = __doc__ + "\nexperiments: " + ", ".join(experiments.names())
@@ -68,6 +71,11 @@ def _resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:
     except (ValueError, KeyError) as error:
         raise config.ConfigError(f"--resume {folder}: its run.json is damaged ({error}); start anew") from error
     return folder, first + arguments[:at] + arguments[at + 2 :]
+
+
+def _long(word: str) -> str:
+    """`--real` names the environment, so its rate lives beside the robot's other settings; both names are taken."""
+    return word.replace("--real.rate", "--live.rate", 1) if word.split("=")[0] == "--real.rate" else word
 
 
 def _split_resume(word: str) -> list[str]:

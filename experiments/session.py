@@ -11,15 +11,17 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from experiments import results, training
+from experiments import live, results, training
 from experiments.experiment import ROOT, Experiment, Refused, identity_of
 from experiments.preflight import Ready, Worlds
+from experiments.stopping import Stop
 from hybrid_jax import evaluate
 from hybrid_jax.config import diff, to_json
 from hybrid_jax.export import NumpyPolicy, save_policy
+from hybrid_jax.guards import BadUpdates
 from hybrid_jax.metrics import read_csv, write_atomically
 from hybrid_jax.provenance import git_state
-from hybrid_jax.real.settings import RobotStopped
+from hybrid_jax.real.settings import Halted, RobotStopped
 
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "chex", "mujoco", "mujoco-mjx", "brax", "orbax-checkpoint", "numpy", "h5py",
@@ -28,9 +30,15 @@ PACKAGES = (
 
 
 def run(experiment: Experiment, ready: Ready, arguments: list[str], folder: Path | None, started: float) -> int:
-    """Trains, tests and reports; returns the exit code. The real environment is closed in any case."""
+    """Trains, tests and reports; returns the exit code. The real environment is closed in any case.
+
+    Raises StopNow where a signal came and there was nothing to save, or a second one.
+    """
     console = Console(highlight=False, soft_wrap=True)
-    with contextlib.closing(ready.worlds.real):
+    with contextlib.ExitStack() as owned:
+        if ready.worlds.real is not None:
+            owned.enter_context(contextlib.closing(ready.worlds.real))
+        stop = owned.enter_context(Stop())
         folder = _new_folder(experiment) if folder is None else folder
         earlier = _seconds(folder)
         origin = _write_origin(experiment, arguments, folder, earlier)
@@ -39,14 +47,19 @@ def run(experiment: Experiment, ready: Ready, arguments: list[str], folder: Path
         try:
             for method, (settings, algorithm) in ready.learners.items():
                 home = folder if not trained else folder / "rivals" / method
-                trained[method] = _train_method(settings, algorithm, ready.worlds, method, home)
+                trained[method] = _train_method(settings, algorithm, ready.worlds, method, home, stop)
         except RobotStopped as stopped:
             console.print(f"the robot stopped: {stopped}")
             console.print(f"its data are kept; go on with: python experiments/run.py --resume {folder}")
             return 3
-        except training.Interrupted:
+        except BadUpdates as bad:
+            console.print(f"the numbers went bad: {bad}")
+            console.print(f"the state before is kept in {folder}; look at {folder / 'metrics.csv'} first")
+            return 4
+        except (training.Interrupted, Halted):
+            assert stop.wanted is not None
             console.print(f"stopped; go on with: python experiments/run.py --resume {folder}")
-            return 130
+            return 128 + stop.wanted
         finally:
             seconds = earlier + time.monotonic() - started
             _write_record(folder, origin | {"seconds": seconds})
@@ -106,7 +119,7 @@ def _introduce(console: Console, experiment: Experiment, worlds: Worlds, folder:
         console.print("gap      " + ", ".join(f"{name} {value}" for name, value in changed.items()))
 
 
-def _train_method(experiment: Experiment, algorithm, worlds: Worlds, method: str, home: Path) -> list[dict]:
+def _train_method(experiment: Experiment, algorithm, worlds: Worlds, method: str, home: Path, stop: Stop) -> list[dict]:
     """Trains one method on every seed and tests it; finished seeds are read back, not trained again."""
     seeds = list(range(experiment.seed, experiment.seed + experiment.seeds))
     folders = [home if len(seeds) == 1 else home / f"seed{seed}" for seed in seeds]
@@ -116,9 +129,9 @@ def _train_method(experiment: Experiment, algorithm, worlds: Worlds, method: str
     for group, places in groups:
         if not all(_finished(place, experiment) for place in places):
             label = method if len(seeds) == 1 else f"{method} seed {', '.join(map(str, group))}"
-            outcomes = training.train(experiment, worlds, algorithm, group, places, label)
+            outcomes = training.train(experiment, worlds, algorithm, group, places, label, stop)
             for place, outcome, seed in zip(places, outcomes, group, strict=True):
-                _test(experiment, worlds, outcome, place, seed)
+                _test(experiment, worlds, outcome, place, seed, stop)
         tested += [json.loads((place / "result.json").read_text()) | {"folder": place} for place in places]
     return tested
 
@@ -133,14 +146,21 @@ def _shown(value: float | None) -> str:
     return "unknown (no complete episode)" if value is None else f"{value:,.0f}"
 
 
-def _test(experiment: Experiment, worlds: Worlds, outcome: training.Outcome, folder: Path, seed: int) -> None:
+def _test(
+    experiment: Experiment, worlds: Worlds, outcome: training.Outcome, folder: Path, seed: int, stop: Stop
+) -> None:
     """Judges the kept policy once, on real episodes that no training run has seen, and writes it down."""
     contract = {"dt": worlds.spec.dt, "task": experiment.real, "seed": seed, "updates": outcome.updates}
     save_policy(folder / "policy", outcome.actor, contract)
-    policy = NumpyPolicy.load(folder / "policy")
-    episodes = evaluate.real_episodes(
-        worlds.real, policy, experiment.test_episodes, training.TEST_SEED, worlds.spec.episode_length
-    )
+    if worlds.real is None:
+        place = training.robot_of(experiment, worlds.spec, folder, seed)
+        with stop.polled():
+            episodes = live.judged(place, outcome.actor, outcome.updates, experiment.test_episodes, stop)
+    else:
+        policy = NumpyPolicy.load(folder / "policy")
+        episodes = evaluate.real_episodes(
+            worlds.real, policy, experiment.test_episodes, training.TEST_SEED, worlds.spec.episode_length
+        )
     worst = min(episodes, key=lambda episode: episode.total)
     np.savez_compressed(folder / "worst_episode.npz", obs=worst.obs, actions=worst.actions, rewards=worst.rewards)
     result = {

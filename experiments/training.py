@@ -4,9 +4,9 @@ Seeds run in one program on an accelerator and one after the other on a CPU; a r
 share a program, with one folder each.
 """
 
-import signal
+import math
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,38 +16,24 @@ import numpy as np
 from experiments import live
 from experiments.experiment import Experiment, Refused, identity_of
 from experiments.preflight import Worlds, real_capacity
-from hybrid_jax import evaluate, trainer
-from hybrid_jax.checkpoint import Checkpointer, CheckpointError
+from experiments.stopping import Stop
+from hybrid_jax import evaluate, guards, trainer
+from hybrid_jax.checkpoint import Checkpointer, CheckpointError, SaveFailed
 from hybrid_jax.export import NumpyPolicy
 from hybrid_jax.metrics import RunLog
 from hybrid_jax.progress import Progress
-from hybrid_jax.real.settings import RobotStopped
+from hybrid_jax.real.settings import Halted, RobotStopped
 from hybrid_jax.rollout import Stats
 from hybrid_jax.types import Algorithm
 
 EVALUATION_SEED = 1_000  # real episodes during training start from these seeds on ...
 TEST_SEED = 1_000_000  # ... and the test, once at the end, from these
 SIM_EPISODES = 8
+_COUNTED = (*(f"/{name}" for name in Stats._fields), "guard/skipped")  # metrics that are summed up, not averaged
 
 
 class Interrupted(Exception):
     """The user asked to stop; the state is saved."""
-
-
-class _Stop:
-    """Turns the first Ctrl-C into a request that the loop sees; a second one stops at once."""
-
-    def __enter__(self) -> "_Stop":
-        self.wanted = False
-        self.before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def _ask(self, *_: Any) -> None:
-        self.wanted = True
-        signal.signal(signal.SIGINT, self.before)
-
-    def __exit__(self, *_: Any) -> None:
-        signal.signal(signal.SIGINT, self.before)
 
 
 class Outcome(NamedTuple):
@@ -66,11 +52,12 @@ def train(
     seeds: list[int],
     folders: list[Path],
     label: str,
+    stop: Stop,
 ) -> list[Outcome]:
     """Trains one run per seed to the end of the budget; continues from the newest checkpoint in its folder.
 
-    Raises Interrupted after a checkpoint when the user presses Ctrl-C, RobotStopped (after one, too)
-    where a robot cannot go on.
+    Raises, each after a checkpoint: Interrupted when a signal came, RobotStopped where a robot cannot go on,
+    BadUpdates where too many updates in a row were not finite.
     """
     logged = 0 if worlds.rows is None else len(worlds.rows.reward)
     made = trainer.make(worlds.spec, (worlds.sim,), algorithm, experiment.rates, real_capacity(experiment, worlds))
@@ -84,56 +71,98 @@ def train(
     identity = identity_of(experiment)
     with ExitStack() as owned:
         checkpoints = owned.enter_context(Checkpointer(folders[0] / "checkpoints"))
-        stop = owned.enter_context(_Stop())
+        owned.enter_context(stop.polled())
         state, meta, done = _start(run, keys, worlds, checkpoints, identity, iterations)
         logs = [owned.enter_context(_log(f, experiment, done * made.updates)) for f in folders]
         progress = owned.enter_context(Progress(label, iterations * made.updates))
         real_steps = meta.get("real_steps", logged)
-        robot = owned.enter_context(
-            live.robot(
-                experiment.live, experiment.real, worlds.spec, algorithm, logged, folders[0] / "robot", seeds[0],
-                meta.get("watermark", 0), algorithm.policy(state.algorithm), done * made.updates,
-                lambda text: print(f"robot: {text}"),
-            )
-        )  # fmt: skip
+        since = live.Since(logged, meta.get("watermark", 0), algorithm.policy(state.algorithm), done * made.updates)
+        place = robot_of(experiment, worlds.spec, folders[0], seeds[0])
+        robot = owned.enter_context(_connected(place, worlds.spec, algorithm, since, stop))
+        alarms = [guards.QAlarm(experiment.algorithm.discount) for _ in seeds]
         progress.update(done * made.updates, done * made.sim_steps)
 
         def about() -> dict[str, Any]:
             taken = {} if robot is None else {"watermark": robot.watermark, "real_steps": real_steps}
             return {"identity": identity, "seeds": seeds} | taken
 
+        def save() -> None:
+            try:
+                checkpoints.save(done, state, about())
+            except SaveFailed as failed:  # a full disk shall not end a run that can still be saved later
+                print(f"warning: {failed}")
+
         waiting = []
         while done < iterations:
+            if stop.wanted:
+                save()
+                raise Interrupted
             try:
                 fed, told = _fed(robot, algorithm.policy(state.algorithm), done * made.updates)
             except RobotStopped:
-                checkpoints.save(done, state, about())
+                save()
                 raise
+            except Halted:  # a signal came while the robot was waited for
+                continue
             state, metrics = run.step(state, *fed)
             waiting.append(metrics | told)
             done += 1
             real_steps += int(fed[1]) if fed else 0
-            updates, last, returns = done * made.updates, done == iterations, {}
+            updates, last, scores, returns = done * made.updates, done == iterations, [], {}
             if done % per_evaluation == 0 or last:
-                scores = judge(state, done)
+                scores = [score | {"real_steps": real_steps} for score in judge(state, done, robot)]
                 for i, (log, score) in enumerate(zip(logs, scores, strict=True)):
-                    log.write(updates, _means(waiting, i if many else None) | score)
+                    means = _means(waiting, i if many else None)
+                    log.write(updates, means | score)
+                    _tell(alarms[i].look(means, updates))
                 waiting = []
                 returns = {
                     name: float(np.mean([score[name] for score in scores])) for name in ("real_return", "sim_return")
                 }
-            else:
-                jax.block_until_ready(metrics)  # keeps the queue, and so the answer to Ctrl-C, short
-            if last or stop.wanted or (returns and (done // per_evaluation) % experiment.checkpoint_every == 0):
-                checkpoints.save(done, state, about())
+                returns = {name: value for name, value in returns.items() if math.isfinite(value)}
+            try:
+                _check_updates(metrics, experiment.max_bad_updates, updates)  # keeps the queue short, too
+            except guards.BadUpdates:
+                save()
+                raise
+            if last or (scores and (done // per_evaluation) % experiment.checkpoint_every == 0):
+                save()
             progress.update(updates, done * made.sim_steps, real_steps - logged, **returns)
-            if stop.wanted:
-                raise Interrupted
     policies = jax.device_get(algorithm.deployed(state.algorithm))
     return [
         Outcome(_pick(policies, i if many else None), done * made.updates, done * made.sim_steps, real_steps)
         for i in range(len(seeds))
     ]
+
+
+def robot_of(experiment: Experiment, spec: Any, folder: Path, seed: int) -> live.Place:
+    """The robot that takes part in a run, with its journal in the run's folder."""
+    return live.Place(experiment.live, experiment.real, spec.episode_length, seed, folder / "robot")
+
+
+@contextmanager
+def _connected(place: live.Place, spec: Any, algorithm: Algorithm, since: live.Since, stop: Stop):
+    """As live.robot; a signal that comes while the robot connects ends the run: there is nothing new to save."""
+    with ExitStack() as owned:
+        try:
+            robot = owned.enter_context(live.robot(place, spec, algorithm, since, stop))
+        except Halted:
+            raise Interrupted from None
+        yield robot
+
+
+def _tell(sentence: str | None) -> None:
+    if sentence is not None:
+        print(f"warning: {sentence}")
+
+
+def _check_updates(metrics: dict[str, Any], limit: int, updates: int) -> None:
+    """Waits for an iteration. Raises BadUpdates where one of its seeds has had too many bad updates in a row."""
+    own = jax.device_get(
+        {name: value for name, value in metrics.items() if guards.SHARED not in name or "guard" in name}
+    )
+    for i in range(np.size(own["guard/in_a_row"])):
+        guards.check({name: np.ravel(value)[i] for name, value in own.items()}, limit, updates)
 
 
 def _fed(robot: live.Robot | None, policy: Any, updates: int) -> tuple[tuple, dict[str, float]]:
@@ -178,35 +207,50 @@ def _means(waiting: list[dict], i: int | None) -> dict[str, float]:
     """Means over the iterations since the last record, sums of what is counted: the one fetch of the interval."""
     fetched = jax.device_get(waiting)
     values = {name: [_pick(metrics[name], i) for metrics in fetched] for name in fetched[0]}
-    counted = {f"/{name}" for name in Stats._fields}
-    return {
-        name: float(np.sum(each) if any(map(name.endswith, counted)) else np.mean(each))
-        for name, each in values.items()
-    }
+    return {name: float(_aggregate(name)(each)) for name, each in values.items()}
+
+
+def _aggregate(name: str) -> Callable:
+    """How a metric of several iterations becomes one number."""
+    if name.endswith("_max"):
+        return np.max
+    return np.sum if name.endswith(_COUNTED) else np.mean
 
 
 def _judge(experiment: Experiment, worlds: Worlds, algorithm: Algorithm, many: bool) -> Callable:
-    """(state, iteration) -> per seed, the mean returns in the real environment and in the simulator."""
+    """(state, iteration, robot) -> per seed, the mean returns in the real environment and in the simulator.
+
+    Where the robot is its own judge, its exploring episodes since the last time count; NaN where none ended.
+    """
     in_sim = evaluate.sim_returns(worlds.sim, algorithm.act, SIM_EPISODES)
     in_sim = jax.jit(jax.vmap(in_sim, in_axes=(0, None)) if many else in_sim)
 
-    def judge(state: Any, iteration: int) -> list[dict[str, float]]:
+    def judge(state: Any, iteration: int, robot: live.Robot | None) -> list[dict[str, float]]:
         policies = algorithm.deployed(state.algorithm)
         sim = np.atleast_2d(jax.device_get(in_sim(policies, jax.random.key(iteration))))
         policies = jax.device_get(policies)
         scores = []
         for i, returns in enumerate(sim):
-            policy = NumpyPolicy.from_params(_pick(policies, i if many else None))
-            episodes = evaluate.real_episodes(
-                worlds.real, policy, experiment.episodes, EVALUATION_SEED, worlds.spec.episode_length
-            )
-            scores.append(
-                {
-                    "real_return": float(np.mean([episode.total for episode in episodes])),
-                    "real_length": float(np.mean([len(episode.rewards) for episode in episodes])),
-                    "sim_return": float(np.mean(returns)),
-                }
-            )
+            lived = [] if robot is None else robot.episodes()
+            episodes = lived
+            if worlds.real is not None:
+                policy = NumpyPolicy.from_params(_pick(policies, i if many else None))
+                episodes = evaluate.real_episodes(
+                    worlds.real, policy, experiment.episodes, EVALUATION_SEED, worlds.spec.episode_length
+                )
+            seen = {
+                "real_return": _mean([episode.total for episode in episodes]),
+                "real_length": _mean([len(episode.rewards) for episode in episodes]),
+                "real_falls": float(sum(episode.terminated for episode in episodes)),
+                "sim_return": float(np.mean(returns)),
+            }
+            if robot is not None:
+                seen |= {"robot/episodes": len(lived), "robot/return": _mean([episode.total for episode in lived])}
+            scores.append(seen)
         return scores
 
     return judge
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else math.nan

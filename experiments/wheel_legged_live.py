@@ -10,6 +10,7 @@ from dataclasses import replace
 from experiments import wheel_legged_h2o
 from experiments.experiment import Experiment
 from experiments.live import Live
+from hybrid_jax.trainer import Rates
 
 
 def config() -> Experiment:
@@ -17,6 +18,7 @@ def config() -> Experiment:
         wheel_legged_h2o.config(),
         name="wheel_legged_live",
         log_rows=2_000,
-        live=Live(feed="synchronous", steps=50),
+        rates=Rates(sims=2_000, unroll=1, updates=200, sim_capacity=200_000),
+        live=Live(feed="synchronous", judge="instance", steps=50),
         rivals=(),
     )

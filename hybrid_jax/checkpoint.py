@@ -1,14 +1,17 @@
 """Whole-state checkpoints that are verified: orbax holds the arrays, our manifest says what is good.
 
-A checkpoint is a folder `<step>/` with orbax's `arrays/` and, written last, `manifest.json`: the schema, the
-caller's meta, SHA-256 of every file, and path, shape, dtype and SHA-256 of every leaf. A step without a
+A checkpoint is a folder `<step>/` with orbax's `arrays/` and, written last, `manifest.json`. A step without a
 manifest does not exist; files that differ from it are never parsed.
 """
 
-import hashlib
+import contextlib
 import json
+import logging
 import os
+import re
+import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from hybrid_jax.metrics import write_atomically
+from hybrid_jax import manifest
+from hybrid_jax.manifest import CheckpointError, Damaged, leaf_digest
 from hybrid_jax.types import PyTree
 
-SCHEMA = 1
 
-
-class CheckpointError(ValueError):
-    """No checkpoint can be handed out; the sentence says why."""
-
-
-class _Damaged(Exception):
-    """The checkpoint is not what was written; an older one may be good."""
+class SaveFailed(OSError):
+    """The disk refused a checkpoint; those before it are as they were, and the next save may succeed."""
 
 
 class Checkpointer:
@@ -44,7 +42,7 @@ class Checkpointer:
         self.directory = Path(directory).resolve()  # orbax refuses relative paths
         self.keep = keep
         self.skipped: list[str] = []
-        self._orbax = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+        self._orbax = _orbax()
 
     def __enter__(self) -> "Checkpointer":
         return self
@@ -57,31 +55,26 @@ class Checkpointer:
 
     def latest(self) -> int | None:
         """The newest step with a manifest."""
-        return max(self._steps(), default=None)
+        return max(self._complete(), default=None)
 
     def save(self, step: int, state: PyTree, meta: dict[str, Any]) -> None:
         """Writes checkpoint `step`, in place of one of the same step, then removes the oldest beyond `keep`.
 
         meta: anything JSON holds; `restore` gives it back. Checkpoints of later steps are left alone.
-        Raises CheckpointError for a leaf that is no array, OSError where the disk refuses.
+        Raises CheckpointError for a leaf that is no array, SaveFailed where the disk refuses.
         """
-        manifest: dict[str, Any] = {"schema": SCHEMA, "step": step, "meta": meta}
-        json.dumps(manifest)  # what JSON cannot hold is refused before anything is written
-        arrays, manifest["leaves"] = _to_host(state)
-        folder, partial = self.directory / str(step), self.directory / f"{step}.partial"
-        _remove(partial)
-        partial.mkdir(parents=True)
-        # orbax refuses arrays without elements: those come back from the template.
-        self._orbax.save(partial / "arrays", {str(i): a for i, a in enumerate(arrays) if a.size})
-        manifest["files"] = {str(p.relative_to(partial)): _sha256(p.read_bytes()) for p in _files(partial)}
-        _sync(partial)
-        write_atomically(partial / "manifest.json", json.dumps({"sha256": _digest(manifest), **manifest}))
-        _remove(folder)
-        partial.rename(folder)
-        for changed in (folder, self.directory):
-            _sync_one(changed)
-        for old in sorted(s for s in self._steps() if s <= step)[: -self.keep]:
-            _remove(self.directory / str(old))
+        meta = json.loads(json.dumps(meta))  # what JSON cannot hold is refused before anything is written
+        arrays, leaves = _to_host(state)
+        # A name of its own: threads of orbax may outlive a failed save and still write where they began.
+        partial = self.directory / f"{step}.{secrets.token_hex(4)}.partial"
+        try:
+            self._write(partial, step, arrays, leaves, meta)
+            self._put_in_place(partial, step)
+        except Exception as error:
+            self._orbax = _orbax()  # the old one may hold the error and raise it again
+            shutil.rmtree(partial, ignore_errors=True)  # makes room; what is left the next save sweeps
+            raise SaveFailed(self._refusal(step, error)) from error
+        self._thin_out(step)
 
     def restore(self, template: PyTree) -> tuple[PyTree, dict[str, Any], int]:
         """(state, meta, step) of the newest good checkpoint, its leaves bit-equal to those saved.
@@ -90,39 +83,81 @@ class Checkpointer:
         Raises CheckpointError when no checkpoint is good, or when a good one holds another state.
         """
         self.skipped = []
-        for step in sorted(self._steps(), reverse=True):
+        for step in self._steps():
             try:
                 return *self._read(step, template), step
-            except _Damaged as damage:
+            except Damaged as damage:
                 self.skipped.append(f"step {step}: {damage}")
         if not self.skipped:
             raise CheckpointError(f"{self.directory} holds no checkpoint; start a new run")
         raise CheckpointError(f"{self.directory} holds no good checkpoint ({'; '.join(self.skipped)}); start a new run")
 
     def _steps(self) -> list[int]:
-        return [int(p.parent.name) for p in self.directory.glob("*/manifest.json") if p.parent.name.isdecimal()]
+        """The steps that have a folder, newest first."""
+        found = (int(p.name) for p in self.directory.glob("*/") if p.name.isdecimal())
+        return sorted(found, reverse=True)
+
+    def _complete(self) -> list[int]:
+        """Those of them with a manifest."""
+        return [step for step in self._steps() if (self.directory / str(step) / manifest.NAME).exists()]
+
+    def _write(self, partial: Path, step: int, arrays: list[np.ndarray], leaves: list[dict], meta: Any) -> None:
+        for left in self.directory.glob("*.partial/"):  # by saves that were killed
+            shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with _muted("absl"):  # orbax logs, with its threads' stacks, what it raises anyway
+            # orbax refuses arrays without elements: those come back from the template.
+            self._orbax.save(partial / "arrays", {str(i): a for i, a in enumerate(arrays) if a.size})
+        _sync(partial)
+        manifest.write(partial, step, meta, leaves)
+        _sync_one(partial)
+
+    def _put_in_place(self, partial: Path, step: int) -> None:
+        folder, aside = self.directory / str(step), Path(f"{partial}.old.partial")
+        if folder.exists():
+            folder.rename(aside)  # a crash hits the moment between two renames less likely than a long removal
+        partial.rename(folder)
+        _sync_one(self.directory)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def _thin_out(self, step: int) -> None:
+        with contextlib.suppress(OSError):  # the new one is safe; the next save tries again
+            stay = [s for s in self._complete() if s <= step][: self.keep]
+            for old in self._steps():
+                if old <= step and old not in stay:
+                    _remove(self.directory / str(old))
+
+    def _refusal(self, step: int, error: Exception) -> str:
+        good = self._newest_good()
+        stays = "no good one can be read" if good is None else f"checkpoint {good} is the newest good one and stays"
+        cause = f"{_cause(error)}, {_free_gib(self.directory):.1f} GiB free"
+        return f"checkpoint {step} could not be saved in {self.directory} ({cause}); {stays}"
+
+    def _newest_good(self) -> int | None:
+        with contextlib.suppress(OSError):
+            for step in self._steps():
+                with contextlib.suppress(Damaged, CheckpointError):
+                    return manifest.read(self.directory / str(step), step)["step"]
+        return None
 
     def _read(self, step: int, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
         folder = self.directory / str(step)
-        manifest = _read_manifest(folder)
-        for name, digest in manifest["files"].items():
-            try:
-                content = (folder / name).read_bytes()
-            except OSError as error:
-                raise _Damaged(f"{name} cannot be read ({error.strerror})") from error
-            if _sha256(content) != digest:
-                raise _Damaged(f"{name} differs from what was written")
+        written = manifest.read(folder, step)
         paths, tree = jax.tree_util.tree_flatten_with_path(template)
         expected = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
-        saved = {leaf["path"]: leaf for leaf in manifest["leaves"]}
-        _check_same(folder, expected, saved)
+        saved = {leaf["path"]: leaf for leaf in written["leaves"]}
+        manifest.check_same(folder, expected, saved)
         try:
             arrays = self._orbax.restore(folder / "arrays")
         except Exception as error:  # the files are whole, so this is orbax's own: another version, no memory
-            raise _Damaged(f"orbax cannot read it ({type(error).__name__}: {error})") from error
-        slots = {leaf["path"]: str(i) for i, leaf in enumerate(manifest["leaves"])}
+            raise Damaged(f"orbax cannot read it ({type(error).__name__}: {error})") from error
+        slots = {leaf["path"]: str(i) for i, leaf in enumerate(written["leaves"])}
         leaves = [_to_leaf(name, arrays.get(slots[name]), saved[name], expected[name]) for name in expected]
-        return jax.tree.unflatten(tree, leaves), manifest["meta"]
+        return jax.tree.unflatten(tree, leaves), written["meta"]
+
+
+def _orbax() -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
 
 
 def _is_key(leaf: Any) -> bool:
@@ -139,7 +174,7 @@ def _to_host(state: PyTree) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
     arrays = [np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for _, leaf in named]
     described = []
     for (name, leaf), array in zip(named, arrays, strict=True):
-        facts = {"path": name, "shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": _leaf_digest(array)}
+        facts = {"path": name, "shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": leaf_digest(array)}
         if _is_key(leaf):
             facts["key_impl"] = str(jax.random.key_impl(leaf))
         described.append(facts)
@@ -150,63 +185,37 @@ def _to_leaf(name: str, array: np.ndarray | None, saved: dict[str, Any], expecte
     """The verified leaf on the device, in memory of its own so that it can be donated."""
     if array is None:
         if 0 not in expected.shape:
-            raise _Damaged(f"the array of {name} is missing")
+            raise Damaged(f"the array of {name} is missing")
         stored = jax.eval_shape(jax.random.key_data, expected) if _is_key(expected) else expected
         array = np.zeros(stored.shape, stored.dtype)
-    if _leaf_digest(array) != saved["sha256"]:
-        raise _Damaged(f"the array of {name} differs from what was saved")
+    if leaf_digest(array) != saved["sha256"]:
+        raise Damaged(f"the array of {name} differs from what was saved")
     array = jnp.array(array)
     return jax.random.wrap_key_data(array, impl=saved["key_impl"]) if _is_key(expected) else array
 
 
-def _check_same(folder: Path, expected: dict[str, Any], saved: dict[str, dict[str, Any]]) -> None:
-    """Refuses, naming the leaf, a checkpoint of another state than the template's."""
-    for name in [*expected, *saved]:
-        if name not in saved:
-            raise CheckpointError(f"{folder} has no leaf {name}; it was saved by a run of another shape")
-        if name not in expected:
-            raise CheckpointError(f"{folder} has a leaf {name} that this run has not; it was saved by another run")
-        ours = (list(expected[name].shape), str(expected[name].dtype))
-        theirs = (saved[name]["shape"], saved[name]["dtype"])
-        if ours != theirs:
-            raise CheckpointError(
-                f"{folder} holds {name} as {theirs[1]}{theirs[0]} but this run needs {ours[1]}{ours[0]};"
-                " resume with the settings that it was saved with"
-            )
+def _cause(error: Exception) -> str:
+    """What the system said, in a few words; tensorstore puts its number into a page of text."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (told := re.search(r"os_error_code='(\d+)'", str(error))):
+        number = int(told[1])
+    first = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return first[:200] if number is None else os.strerror(number)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _free_gib(folder: Path) -> float:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(there).free / 2**30
+
+
+@contextlib.contextmanager
+def _muted(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
     try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        digest = manifest.pop("sha256")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise _Damaged("manifest.json cannot be read") from error
-    if digest != _digest(manifest):
-        raise _Damaged("manifest.json differs from what was written")
-    if manifest["schema"] != SCHEMA:
-        raise CheckpointError(
-            f"{folder} has checkpoint schema {manifest['schema']} but this version reads {SCHEMA};"
-            " resume with the version that saved it"
-        )
-    return manifest
-
-
-def _sha256(content: Any) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _digest(manifest: dict[str, Any]) -> str:
-    return _sha256(json.dumps(manifest, sort_keys=True).encode())
-
-
-def _leaf_digest(array: np.ndarray) -> str:
-    digest = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-    return digest.hexdigest()
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file())
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _sync(folder: Path) -> None:
@@ -225,6 +234,5 @@ def _sync_one(path: Path) -> None:
 
 def _remove(folder: Path) -> None:
     """Removes a checkpoint, its manifest first: whatever a crash leaves behind does not count."""
-    if folder.exists():
-        (folder / "manifest.json").unlink(missing_ok=True)
-        shutil.rmtree(folder)
+    (folder / manifest.NAME).unlink(missing_ok=True)
+    shutil.rmtree(folder)

@@ -1,28 +1,14 @@
 """Judging a policy: whole episodes in the real environment (host) and in a simulator (compiled)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hybrid_jax import physics, rollout
+from hybrid_jax.real.episodes import Episode
 from hybrid_jax.types import Array, RealEnv, SimEnv
-
-
-class Episode(NamedTuple):
-    """One real episode of T steps, in numpy."""
-
-    obs: np.ndarray  # [T + 1, O] the first observation and every successor
-    actions: np.ndarray  # [T, A]
-    rewards: np.ndarray  # [T]
-    terminated: bool  # the task ended it (a fall), not the clock
-
-    @property
-    def total(self) -> float:
-        """The undiscounted return."""
-        return float(self.rewards.sum())
 
 
 def real_episode(

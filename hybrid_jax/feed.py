@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hybrid_jax.real import record
+from hybrid_jax.real.episodes import Episode, Episodes
 from hybrid_jax.real.follow import Follower
 from hybrid_jax.real.record import SKIPPED, Flag
 from hybrid_jax.real.segments import JournalError
@@ -34,6 +35,8 @@ class Feed:
             raise ValueError(f"a chunk of {size} rows cannot hold any; give at least 1")
         self._follower, self._spec, self.size = follower, spec, size
         self.rows = self.skipped = 0  # so far, of the steps taken
+        self.finished: list[Episode] = []  # whole episodes among them, for whoever clears the list
+        self._episodes = Episodes()
 
     @property
     def watermark(self) -> int:
@@ -43,6 +46,7 @@ class Feed:
     def take(self, watermark: int) -> Chunk:
         """The records up to the journal's `watermark`, but no more of them than fit into a chunk."""
         taken = self._follower.take(min(watermark, self.watermark + self.size))
+        self.finished += filter(None, map(self._episodes.add, taken))
         steps = [each for each in taken if isinstance(each, record.Transition)]
         good = [step for step in steps if not step.flags & SKIPPED]
         self.rows, self.skipped = self.rows + len(good), self.skipped + len(steps) - len(good)

@@ -25,7 +25,9 @@ class Curve(NamedTuple):
     real_band: tuple[np.ndarray, np.ndarray] | None = None  # lower [T] and upper [T] end of an interval
 
 
-def plot_curve(path: Path, curves: dict[str, Curve], behaviour_return: float | None, title: str) -> None:
+def plot_curve(
+    path: Path, curves: dict[str, Curve], behaviour_return: float | None, title: str, against: str = "updates"
+) -> None:
     """Draws return against updates: solid in the real environment, dashed in the simulator.
 
     The first curve is the run's own and drawn strongest; `behaviour_return`, the log's, is a level line.
@@ -44,7 +46,7 @@ def plot_curve(path: Path, curves: dict[str, Curve], behaviour_return: float | N
     if behaviour_return is not None:
         axes.axhline(behaviour_return, color=FAINT, linewidth=1.2, linestyle=(0, (1, 1.5)), zorder=1)
         ends.append((float(behaviour_return), "logged behaviour", FAINT))
-    axes.set_xlabel("updates")
+    axes.set_xlabel(against)
     axes.set_ylabel("return per episode")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(_thousands)

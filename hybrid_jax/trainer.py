@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybrid_jax import buffers, physics, rollout
+from hybrid_jax import buffers, guards, physics, rollout
 from hybrid_jax.types import REAL, Algorithm, Array, SimEnv, Spec, TrainState, Transition
 
 
@@ -34,7 +34,9 @@ class Trainer(NamedTuple):
     init: Callable  # (key, real rows [R, ...] | None) -> TrainState
     step: Callable  # (TrainState, rows [C, ...] | None, count | None) -> (TrainState, metrics); collect, then learn
     collect: Callable  # the first half of step alone, of the same form: simulate, insert
-    learn: Callable  # (TrainState) -> (TrainState, metrics), the second half alone: U updates
+    learn: Callable  # (TrainState) -> (TrainState, metrics), the second half alone: U updates, bad ones left out
+    attempt: Callable  # (TrainState) -> (TrainState, metrics, fine [] bool): U updates, no good unless `fine`
+    relearn: Callable  # (TrainState) -> (TrainState, metrics): the same U updates, each left out unless finite
     capacities: tuple[int, ...]  # rows of each store: REAL, then the simulators'
     sim_steps: int  # simulated control steps per iteration
     updates: int  # updates per iteration
@@ -90,7 +92,9 @@ def make(spec: Spec, sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rate
             rollout.init(env, jax.random.fold_in(sim_key, k), rates.sims, rates.pool)
             for k, env in enumerate(sims, start=1)
         )
-        return TrainState(algorithm.init(algorithm_key), worlds, state, run_key, jnp.zeros((), jnp.int32))
+        return TrainState(
+            algorithm.init(algorithm_key), worlds, state, run_key, jnp.zeros((), jnp.int32), guards.init()
+        )
 
     def collect(state: TrainState, rows: Transition | None = None, count: Array | None = None):
         collect_key, next_key = jax.random.split(state.key)
@@ -107,31 +111,71 @@ def make(spec: Spec, sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rate
         metrics |= {f"store{k}/size": stores.size[k].astype(jnp.float32) for k in range(len(capacities))}
         return state._replace(sim=tuple(worlds), buffers=stores, key=next_key), metrics
 
-    def learn(state: TrainState):
+    def updates(state: TrainState, guarded: bool):
+        """U updates from one state -> (TrainState, metrics [U], good [U]; None unless guarded)."""
         learn_key, next_key = jax.random.split(state.key)
         stores = state.buffers
 
         def update(carry, key):
-            learner, draws = carry  # the rows stay outside the carry: the loop only reads them
+            old, draws = carry  # the rows stay outside the carry: the loop only reads them
             mix_key, sample_key, update_key = jax.random.split(key, 3)
             drawn, batch = store.sample(stores._replace(draws=draws), sample_key, algorithm.mix(mix_key))
-            learner, metrics = algorithm.update(learner, batch, update_key)
-            return (learner, drawn.draws), metrics
+            new, metrics = algorithm.update(old, batch, update_key)
+            good = guards.finite((new, metrics)) if guarded else None
+            learner = guards.keep(good, new, old) if guarded else new
+            return (learner, drawn.draws), (metrics, good)
 
         keys = jax.random.split(learn_key, rates.updates)
-        (learner, draws), metrics = jax.lax.scan(update, (state.algorithm, stores.draws), keys)
-        state = state._replace(
-            algorithm=learner, buffers=stores._replace(draws=draws), key=next_key, step=state.step + 1
-        )
-        return state, jax.tree.map(jnp.mean, metrics)
+        (learner, draws), (metrics, good) = jax.lax.scan(update, (state.algorithm, stores.draws), keys)
+        stores = stores._replace(draws=draws)
+        return state._replace(algorithm=learner, buffers=stores, key=next_key, step=state.step + 1), metrics, good
+
+    def attempt(state: TrainState):
+        state, metrics, _ = updates(state, guarded=False)
+        # Parameters, Adam's moments and averages never become finite again: the last learner tells of all.
+        fine = guards.finite((state.algorithm, metrics))
+        return *guards.count(state, metrics, jnp.ones(rates.updates, bool)), fine
+
+    def relearn(state: TrainState):
+        return guards.count(*updates(state, guarded=True))
+
+    learn = _guarded(attempt, relearn)
+    sim_steps = len(sims) * rates.sims * rates.unroll
+    return Trainer(init, _then(collect, learn), collect, learn, attempt, relearn, capacities, sim_steps, rates.updates)
+
+
+def _guarded(attempt: Callable, relearn: Callable) -> Callable:
+    """learn: the updates as tried, and once more, one by one, where something in them was not finite.
+
+    A choice after each update would cost a fifth of it; this one costs once per iteration. The stores are read
+    by either way and changed by none, so only the learner, the counters and the metrics are chosen between.
+    """
+
+    def learn(state: TrainState):
+        tried, metrics, fine = attempt(state)
+        outcome = tried.algorithm, tried.guards, metrics
+
+        def again(carry):
+            outcome, _ = carry
+            sorted_out, metrics = relearn(state)
+            return guards.keep(fine, outcome, (sorted_out.algorithm, sorted_out.guards, metrics)), jnp.bool_(True)
+
+        # A loop of no or one turn: with `cond` XLA keeps the learner of `attempt` in scratch memory, 5 % slower.
+        (learner, counted, metrics), _ = jax.lax.while_loop(lambda carry: ~carry[1], again, (outcome, jnp.all(fine)))
+        return tried._replace(algorithm=learner, guards=counted), metrics
+
+    return learn
+
+
+def _then(collect: Callable, learn: Callable) -> Callable:
+    """step: collect, then learn."""
 
     def step(state: TrainState, rows: Transition | None = None, count: Array | None = None):
         state, collected = collect(state, rows, count)
         state, learned = learn(state)
         return state, learned | collected
 
-    sim_steps = len(sims) * rates.sims * rates.unroll
-    return Trainer(init, step, collect, learn, capacities, sim_steps, rates.updates)
+    return step
 
 
 def jitted(trainer: Trainer) -> Trainer:
@@ -141,7 +185,10 @@ def jitted(trainer: Trainer) -> Trainer:
 
 def over_seeds(trainer: Trainer) -> Trainer:
     """S runs in one program: keys [S], every leaf of the state [S, ...], a store of its own for each seed."""
-    step = jax.jit(jax.vmap(trainer.step, in_axes=(0, None, None)), donate_argnums=0)
+    collect = jax.vmap(trainer.collect, in_axes=(0, None, None))
+    # One choice for all seeds, outside of vmap, which would take both ways every time.
+    learn = _guarded(jax.vmap(trainer.attempt), jax.vmap(trainer.relearn))
+    step = jax.jit(_then(collect, learn), donate_argnums=0)
     return trainer._replace(
         init=jax.jit(jax.vmap(trainer.init, in_axes=(0, None))),
         step=lambda state, rows=None, count=None: step(state, rows, count),

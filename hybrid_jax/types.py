@@ -96,6 +96,13 @@ class BufferState(NamedTuple):
     draws: Array  # [K] uint32: rows drawn from each store since init
 
 
+class Guards(NamedTuple):
+    """Counts of the updates that were left out because something in them was not finite."""
+
+    skipped: Array  # [] int32: since init
+    in_a_row: Array  # [] int32: the newest ones, with no good update behind them
+
+
 class TrainState(NamedTuple):
     """Everything that changes during a run; donated to the compiled step and saved whole."""
 
@@ -104,3 +111,4 @@ class TrainState(NamedTuple):
     buffers: BufferState
     key: Array
     step: Array  # [] int32: iterations done
+    guards: Guards

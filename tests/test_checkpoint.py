@@ -87,6 +87,13 @@ def test_a_state_comes_back_bit_for_bit(saved, template):
     np.testing.assert_array_equal(jax.random.normal(state.keys[1, 2], 3), jax.random.normal(make(8).keys[1, 2], 3))
 
 
+def test_meta_comes_back_as_json_has_it(tmp_path, template):
+    """Numbers as keys become text, whose order is another than theirs; tuples become lists."""
+    with Checkpointer(tmp_path) as checkpoints:
+        checkpoints.save(1, make(1), {"counts": {10: "ten", 9: "nine"}, "pair": (1e-05, None)})
+        assert checkpoints.restore(template)[1] == {"counts": {"10": "ten", "9": "nine"}, "pair": [1e-05, None]}
+
+
 def test_arrays_serve_as_a_template_too(saved):
     with Checkpointer(saved) as checkpoints:
         assert bits(checkpoints.restore(make(1))[0]) == bits(make(8))
@@ -129,42 +136,9 @@ def test_a_save_cut_short_does_not_count_and_is_swept_away(checkpoints, template
     assert bits(checkpoints.restore(template)[0]) == bits(make(12))
 
 
-def damage(path: Path, how: str) -> None:
-    content = bytearray(path.read_bytes())
-    if how == "deleted":
-        path.unlink()
-    elif how == "truncated":
-        path.write_bytes(content[: len(content) // 2])
-    else:
-        content[int(how) * len(content) // 10] ^= 1 << (int(how) % 8)
-        path.write_bytes(content)
-
-
-@pytest.mark.parametrize("how", ["deleted", "truncated", "0", "3", "7", "9"])
-def test_a_damaged_file_is_never_loaded(saved, template, tmp_path, how):
-    """Each file of the newest checkpoint in turn: the older one comes back and the loss is told."""
-    folder, newest = tmp_path / "copy", tmp_path / "copy" / "8"
-    names = [p.relative_to(saved / "8") for p in (saved / "8").rglob("*") if p.is_file() and p.stat().st_size]
-    assert len(names) > 4
-    shutil.copytree(saved, folder)
-    with Checkpointer(folder) as checkpoints:
-        for name in names:
-            whole = (newest / name).read_bytes()
-            damage(newest / name, how)
-            state, meta, step = checkpoints.restore(template)
-            assert step == 3 and bits(state) == bits(make(3)) and meta == META | {"step": 3}, name
-            if name == Path("manifest.json") and how == "deleted":
-                assert checkpoints.skipped == []  # it does not count as a checkpoint
-            else:
-                (loss,) = checkpoints.skipped
-                assert loss.startswith("step 8: ") and str(name) in loss
-            (newest / name).write_bytes(whole)
-        assert checkpoints.restore(template)[2] == 8 and checkpoints.skipped == []
-
-
 def test_no_good_checkpoint_is_an_error_that_names_each(checkpoints, template):
     (checkpoints.directory / "3" / "manifest.json").write_text("{}")
-    damage(checkpoints.directory / "8" / "arrays" / "_METADATA", "truncated")
+    (checkpoints.directory / "8" / "arrays" / "_METADATA").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"no good checkpoint \(step 8: arrays/_METADATA .*; step 3: manifest"):
         checkpoints.restore(template)
     with pytest.raises(CheckpointError, match="holds no checkpoint"), Checkpointer(checkpoints.directory / "x") as none:

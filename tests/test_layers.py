@@ -15,8 +15,8 @@ ROOMS = {  # a folder -> the folders of ours that it may import from, beside its
     "tests": {"hybrid_jax", "envs", "experiments", "benchmarks"},
 }
 LAYERS = (  # modules and folders of hybrid_jax, lowest first; within a layer imports are free but for circles
-    {"types", "config", "metrics", "plots", "progress", "provenance", "statistics", "testing"},
-    {"losses", "networks", "distributions", "dynamics_gap", "buffers", "physics"},
+    {"types", "config", "manifest", "metrics", "plots", "progress", "provenance", "statistics", "testing"},
+    {"losses", "networks", "distributions", "dynamics_gap", "buffers", "guards", "physics"},
     {"algorithms", "rollout", "datasets", "export"},
     {"real"},
     {"trainer", "feed", "evaluate", "checkpoint", "report", "command"},

@@ -15,6 +15,7 @@ import pytest
 from envs import point_mass
 from experiments import experiment as experiments
 from experiments import online, preflight, run, training
+from experiments.stopping import Stop
 from hybrid_jax.config import json_diff, to_json
 from hybrid_jax.datasets import hdf5
 from hybrid_jax.export import NumpyPolicy
@@ -156,7 +157,8 @@ def test_seeds_in_one_program_end_as_one_after_the_other(finished, folder, tmp_p
     worlds, learners = preflight.prepare(chosen, None)
     settings, algorithm = learners["h2o"]
     places = [tmp_path / "seed0", tmp_path / "seed1"]
-    outcomes = training.train(settings, worlds, algorithm, [0, 1], places, "h2o")
+    with Stop() as stop:
+        outcomes = training.train(settings, worlds, algorithm, [0, 1], places, "h2o", stop)
     for outcome, name in zip(outcomes, ("seed0", "seed1"), strict=True):
         theirs = NumpyPolicy.load(finished / name / "policy")
         obs = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)

@@ -96,12 +96,14 @@ def parts(config: Config, spec: Spec) -> Parts:
         states = (o.init(p) for o, p in zip(optimisers, (live, q, log_alpha), strict=True))
         return State(live, q, jax.tree.map(jnp.copy, q), log_alpha, averaged, *states)
 
-    def targets(state: State, rows: Transition, key: Array) -> Array:
+    def targets(state: State, rows: Transition, key: Array) -> tuple[Array, Array]:
+        """y [B], and the largest part of a y that is not a bootstrapped Q []."""
         action, log_prob = distributions.sample_and_log_prob(key, *actor.apply(state.actor, rows.next_obs))
         value = jnp.min(critics.apply(state.target_critics, rows.next_obs, action), axis=0)
-        if config.entropy_in_backup:
-            value -= jnp.exp(state.log_alpha) * log_prob
-        return jax.vmap(losses.td_target)(config.reward_scale * rows.reward, config.discount * rows.discount, value)
+        reward = config.reward_scale * rows.reward
+        bonus = -jnp.exp(state.log_alpha) * log_prob if config.entropy_in_backup else 0.0
+        y = jax.vmap(losses.td_target)(reward, config.discount * rows.discount, value + bonus)
+        return y, jnp.max(jnp.abs(reward) + jnp.abs(bonus))
 
     def actor_loss(params: PyTree, state: State, obs: Array, key: Array) -> tuple[Array, Array]:
         action, log_prob = distributions.sample_and_log_prob(key, *actor.apply(params, obs))
@@ -115,10 +117,12 @@ def parts(config: Config, spec: Spec) -> Parts:
 
     def step(state: State, rows: Transition, critic_loss: Callable, key: Array) -> tuple[State, dict]:
         target_key, action_key = jax.random.split(key)
-        y = targets(state, rows, target_key)
+        y, reward_max = targets(state, rows, target_key)
 
         def loss_of_critics(params: PyTree) -> tuple[Array, dict]:
-            return critic_loss(critics.apply(params, rows.obs, rows.action), y)
+            q = critics.apply(params, rows.obs, rows.action)
+            loss, metrics = critic_loss(q, y)
+            return loss, metrics | {"q_max": jnp.max(jnp.abs(q))}
 
         # every gradient is taken at the old state, then every step is applied
         (q_loss, q_metrics), q_grad = jax.value_and_grad(loss_of_critics, has_aux=True)(state.critics)
@@ -140,6 +144,7 @@ def parts(config: Config, spec: Spec) -> Parts:
             "actor_loss": pi_loss,
             "temperature": jnp.exp(state.log_alpha),
             "entropy": -jnp.mean(log_prob),
+            "reward_max": reward_max,
             **q_metrics,
         }
         return State(

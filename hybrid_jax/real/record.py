@@ -41,6 +41,7 @@ class Flag(IntFlag):
     GAP = 16  # time or steps are missing before this one
     LIMITED = 32  # the gate changed the asked action
     FROZEN = 64  # the observation has not changed for many steps
+    GREEDY = 128  # the policy was judged: its mode, without exploration
 
 
 SKIPPED = Flag.GAP | Flag.FROZEN

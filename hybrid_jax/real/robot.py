@@ -1,8 +1,8 @@
 """The robot's own process: environment, acting policy, safety gate and journal, on the robot's clock.
 
 Started by the supervisor as `python -m hybrid_jax.real.robot FD`; orders come and reports go through that socket.
-A step is reported only when its record is on disk, by its sequence number. When the learner is gone, the robot
-gets the safe action and the process ends.
+A step is reported only when its record is on disk, by its sequence number. When the learner is gone, or SIGTERM
+comes, the robot gets the safe action and the process ends.
 """
 
 import importlib
@@ -10,13 +10,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hybrid_jax.export import NumpyPolicy, unflatten
+from hybrid_jax.real.clock import Clock
 from hybrid_jax.real.gate import Gate, GateError, declared
 from hybrid_jax.real.journal import Journal
 from hybrid_jax.real.record import Fault, Flag, Transition
@@ -26,11 +29,15 @@ from hybrid_jax.real.validate import BadAnswer, Checker
 from hybrid_jax.real.wire import Channel, WireError
 
 BEAT = 0.1  # [s] between signs of life while nothing is to do
-LATE_GAP = 3  # periods after which an answer no longer belongs to its action
+LOOK = 0.02  # [s] between two looks whether it has been told to end
 
 
 class EmergencyStop(Exception):
     """The environment reports that its emergency stop was pressed."""
+
+
+class Ended(BaseException):
+    """SIGTERM came: no fault of the environment, so nothing that handles those may catch it."""
 
 
 class Robot:
@@ -52,14 +59,20 @@ class Robot:
         self.gate = Gate(limits, getattr(self.env, "workspace", None))
         self.checker = Checker(self.schema.obs_size, order["reward_range"], order["frozen_after"])
         self.journal = Journal(Path(order["journal"]), self.schema)
-        self._period = 1.0 / order["rate"] if order["rate"] else 0.0
+        self._clock = Clock(order["rate"])
         self._policy: NumpyPolicy | None = None
         self._version = 0
         self._untouchable = False  # after an emergency stop nothing is sent any more
+        self._moved = False  # before the first reset there is nothing to hold
+        self._ending = self._driving = False  # told to end; inside a call of the environment
+        self._id = 0  # of the order that is carried out
         self._left = 0  # steps still ordered; -1: no end
+        self._episodes = -1  # episodes still ordered; -1: no end
+        self._greedy = False  # the policy's mode instead of a sample
+        self._rows = self._late = 0  # of this process
         self._obs: np.ndarray | None = None  # None: no episode is open
         last = self.journal.recovery.last
-        self._episode, self._step, self._due = (0 if last is None else last.episode + 1), 0, 0.0
+        self._episode, self._step = (0 if last is None else last.episode + 1), 0
         if order["fault"] is not None:  # what ended the process before this one, which could not write it down
             self._fault(order["fault"])
 
@@ -69,32 +82,51 @@ class Robot:
         counts = {"kept": found.kept, "torn_bytes": found.torn_bytes, "stranded": found.stranded}
         self._report("ready", phase="hold", schema=self.schema.to_json(), **counts)
 
+    def end(self, *_: Any) -> None:
+        """The handler of SIGTERM: ends a call of the environment at once, and anything else in good order."""
+        self._ending = True
+        if self._driving:
+            raise Ended
+
     def serve(self) -> None:
-        """Obeys until it is told to close. Raises WireError when the learner is gone."""
+        """Obeys until it is told to close. Raises WireError when the learner is gone, Ended after SIGTERM."""
+        beat = 0.0
         while True:
-            wait = BEAT if self._left == 0 else max(0.0, self._due - time.monotonic())
-            message = self._channel.receive(wait)
-            if message is None:
-                if self._left == 0:
-                    self._report("beat")
-                else:
-                    self._tick()
-                continue
-            order, arrays = message
-            if order["op"] == "policy":
-                self._policy, self._version = NumpyPolicy.from_params(unflatten(arrays)), order["version"]
-                self._report("policy", version=self._version)
-            elif order["op"] == "run" and not self._untouchable:
-                self._left, self._due = order["steps"], time.monotonic()
-            elif order["op"] == "hold":
-                self._hold("told to hold")
-            elif order["op"] == "close":
-                return
+            if self._ending:
+                raise Ended
+            self._channel.flush()
+            message = self._channel.receive(min(LOOK, self._clock.wait() if self._left else LOOK))
+            if message is not None:
+                if message[0]["op"] == "close":
+                    return
+                self._obey(*message)
+            elif self._left and self._clock.wait() == 0.0:
+                self._tick()
+            elif not self._left and time.monotonic() - beat > BEAT:
+                beat = time.monotonic()
+                self._report("beat", droppable=True)
+
+    def _obey(self, order: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        if order["op"] == "policy":
+            self._policy, self._version = NumpyPolicy.from_params(unflatten(arrays)), order["version"]
+            self._report("policy", version=self._version)
+        elif order["op"] == "run" and not self._untouchable:
+            self._id, self._left = order["id"], order["steps"]
+            self._episodes, self._greedy = order["episodes"], order["greedy"]
+            if self._greedy and self._obs is not None:  # a policy is judged by whole episodes
+                self._break_off("an episode of judgement begins")
+            self._clock.go_on()
+        elif order["op"] == "hold":
+            self._hold("told to hold")
 
     def shut_down(self) -> None:
         """The safe action, then the environment and the journal are closed."""
         try:
-            self._send_safe()
+            failed = self._send_safe()
+            if failed:
+                print(f"robot{failed}", file=sys.stderr)
+        except Ended:
+            print("robot: ended while it was sent the safe action", file=sys.stderr)
         finally:
             self.journal.close()
             self.env.close()
@@ -103,7 +135,8 @@ class Robot:
         try:
             if self._obs is None:
                 self._reset()
-            self._advance()
+            else:
+                self._advance()
         except WireError:
             raise
         except EmergencyStop as stop:
@@ -111,42 +144,55 @@ class Robot:
             self._give_up("emergency stop", f"emergency stop: {stop}", stopped=True)
         except JournalError as full:  # nothing more can be written down, so nothing more is done
             self._left, self._obs = 0, None
-            self._send_safe()
-            self._report("stopped", phase="hold", kind="disk", reason=str(full))
+            self._report("stopped", phase="hold", kind="disk", reason=str(full) + self._send_safe())
         except BadAnswer as bad:
-            self._give_up("bad answer", str(bad), stopped=bad.hopeless)
+            self._give_up("bad answer", str(bad), bad.answer, stopped=bad.hopeless)
         except Exception as error:  # whatever a user's environment raises is a fault of this step, told and recorded
-            self._give_up("error", f"{type(error).__name__}: {error}")
+            self._give_up("error", f"{type(error).__name__}: {error}", traceback.format_exc())
 
     def _reset(self) -> None:
         self._report("phase", phase="reset")
-        obs, info = self.env.reset(seed=self._order["seed"] + self._episode)
+        self._moved = True
+        with self._in_env():
+            obs, info = self.env.reset(seed=self._order["seed"] + self._episode)
         self._stopped(info)
         self._obs = self.checker.observation(obs)
         self.checker.begin(self._obs)
         self.gate.reset()
-        self._step, self._due = 0, time.monotonic()
+        self._step = 0
+        self._clock.begin()
         self._report("phase", phase="step")
 
+    @contextmanager
+    def _in_env(self) -> Iterator[None]:
+        """A call of the environment, which SIGTERM may end."""
+        self._driving = True
+        try:
+            yield
+        finally:
+            self._driving = False
+
     def _advance(self) -> None:
+        asking = time.monotonic()
         rng = np.random.default_rng((self._order["seed"], self.journal.next_sequence))
         asked = self._asked(rng)
         decision = self.gate(asked, self._obs)
+        acted = time.monotonic() - asking
         if decision.doubt is not None:
             self._give_up("doubt", decision.doubt)
             return
         begun = time.monotonic()
-        answer = self.env.step(decision.sent)
-        taken = time.monotonic() - begun
+        with self._in_env():
+            answer = self.env.step(decision.sent)
+        flags = self._clock.judge(begun, time.monotonic())
         obs, reward, terminated, truncated, info = self.checker.answer(answer)
         self._stopped(info)
-        flags = self.checker.flags | (Flag.LIMITED if decision.limited else Flag(0))
+        flags |= self.checker.flags | (Flag.LIMITED if decision.limited else Flag(0))
+        flags |= Flag.GREEDY if self._greedy else Flag(0)
         sent = decision.sent
         if "intervene_action" in info:
             sent = self.checker.intervention(info["intervene_action"], self.gate.limits)
             flags |= Flag.INTERVENED
-        if self._period and taken > self._period:
-            flags |= Flag.LATE | (Flag.GAP if taken > LATE_GAP * self._period else Flag(0))
         truncated = truncated or bool(info.get("abort")) or self._step + 1 >= self._order["episode_length"]
         flags |= Flag.TERMINATED if terminated else Flag.TRUNCATED if truncated else Flag(0)
         row = Transition(
@@ -154,43 +200,43 @@ class Robot:
             reward, obs, flags, self._version, begun, time.time(),
         )  # fmt: skip
         self.journal.append(row)
-        self._report("row", phase="step", flags=int(flags))
+        self._obs, self._step, self._rows = obs, self._step + 1, self._rows + 1
+        self._late += bool(flags & Flag.LATE)
+        # Totals, so that a learner which does not read for a while misses nothing and holds nothing up.
+        totals = {"rows": self._rows, "late": self._late}
+        self._report("row", droppable=True, phase="step", acted=acted, interval=self._clock.interval, **totals)
         self._left -= self._left > 0
-        self._obs, self._step = obs, self._step + 1
         if terminated or truncated:
             self._obs, self._episode = None, self._episode + 1
-        self._keep_time(begun)
-        if self._left == 0:
-            self._report("held", phase="hold", reason="the ordered steps are done")
-
-    def _keep_time(self, begun: float) -> None:
-        """The next step is due one period after this one was; lost periods are not made up for."""
-        self._due = max(self._due + self._period, begun)
-        if self._period and time.monotonic() - self._due > self._period:
-            self._due = time.monotonic()
+            self._episodes -= self._episodes > 0
+        if self._left == 0 or self._episodes == 0:
+            self._left = 0
+            self._report("held", phase="hold", id=self._id, reason="the ordered steps are done", **totals)
 
     def _asked(self, rng: np.random.Generator) -> np.ndarray:
         if self._policy is None:
             return rng.uniform(self.gate.limits.low, self.gate.limits.high).astype(np.float32)
-        return self._policy.explore(self._obs, rng)
+        return self._policy(self._obs) if self._greedy else self._policy.explore(self._obs, rng)
 
     def _stopped(self, info: dict) -> None:
         if info.get("estop"):
             raise EmergencyStop(str(info["estop"]))
 
-    def _give_up(self, kind: str, reason: str, stopped: bool = False) -> None:
-        """Ends the episode without a row, writes down why, holds the robot and tells the learner."""
-        self._fault(reason)
+    def _give_up(self, kind: str, reason: str, details: Any = "", stopped: bool = False) -> None:
+        """Ends the episode without a row, writes down why, holds the robot and tells the learner.
+
+        details: for the record alone, behind the reason: the bad answer, or where an error came from.
+        """
+        self._fault(f"{reason}\n{details}" if details else reason)
         self._episode, self._obs, self._left = self._episode + 1, None, 0
         if not stopped:
-            try:
-                self._send_safe()
-            except Exception as error:  # the robot is told to hold in vain; a person must know
-                reason += f"; the safe action failed too ({type(error).__name__}: {error})"
-        self._report("stopped" if stopped else "fault", phase="hold", kind=kind, reason=reason)
+            reason += self._send_safe()
+        totals = {"rows": self._rows, "late": self._late}
+        self._report("stopped" if stopped else "fault", phase="hold", kind=kind, reason=reason, **totals)
 
-    def _report(self, event: str, **more: Any) -> None:
-        self._channel.send({"event": event, "next": self.journal.next_sequence} | more)
+    def _report(self, event: str, droppable: bool = False, **more: Any) -> None:
+        """Tells the learner, without waiting for it."""
+        self._channel.post({"event": event, "next": self.journal.next_sequence} | more, droppable)
 
     def _fault(self, reason: str) -> None:
         now = time.monotonic(), time.time()
@@ -198,27 +244,34 @@ class Robot:
                                   Flag.TRUNCATED, *now))  # fmt: skip
 
     def _hold(self, reason: str) -> None:
-        if self._obs is not None:  # the open episode cannot go on after a pause
-            self._fault(reason)
-            self._episode, self._obs = self._episode + 1, None
         self._left = 0
-        self._send_safe()
-        self._report("held", phase="hold", reason=reason)
+        reason += self._send_safe()
+        self._break_off(reason)
+        self._report("held", phase="hold", id=self._id, reason=reason)
 
-    def _send_safe(self) -> None:
-        """Holds the robot: by its own `hold()` where it has one, else by the safe action."""
-        if self._untouchable:
-            return
+    def _break_off(self, reason: str) -> None:
+        """The open episode, if there is one, cannot go on."""
+        if self._obs is not None:
+            self._obs = None
+            self._fault(reason)
+            self._episode += 1
+
+    def _send_safe(self) -> str:
+        """Holds the robot: by its own `hold()` where it has one, else by the safe action; says where that failed."""
+        if self._untouchable or not self._moved:
+            return ""
         hold: Callable | None = getattr(self.env, "hold", None)
-        if hold is not None:
-            hold()
-        else:
-            self.env.step(self.gate.hold("hold").sent)
+        try:
+            with self._in_env():
+                self.env.step(self.gate.hold("hold").sent) if hold is None else hold()
+        except Exception as error:  # the robot is told to hold in vain; a person must know
+            return f"; the safe action failed too ({type(error).__name__}: {error})"
+        return ""
 
 
 def main(descriptor: int) -> int:
     """The process: 0 when it was told to close, 1 where it could not begin, 3 when the learner went away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the learner decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the learner decides at once
     channel = Channel(socket.socket(fileno=descriptor))
     order, _ = channel.receive(None)
     try:
@@ -227,14 +280,18 @@ def main(descriptor: int) -> int:
         hopeless = isinstance(error, GateError | JournalError | ImportError | AttributeError | TypeError)
         channel.send({"event": "refused", "reason": f"{type(error).__name__}: {error}", "hopeless": hopeless})
         return 1
+    signal.signal(signal.SIGTERM, robot.end)
+    code = 0
     try:
         robot.ready()
         robot.serve()
     except WireError:
-        return 3
+        code = 3
+    except Ended:
+        code = 128 + signal.SIGTERM
     finally:
         robot.shut_down()
-    return 0
+    return code
 
 
 if __name__ == "__main__":

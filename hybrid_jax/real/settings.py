@@ -4,9 +4,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+KINDS = ("error", "bad answer", "doubt", "hang", "death", "refused", "emergency stop", "disk")  # of faults
+
 
 class RobotStopped(Exception):
     """The robot cannot go on by itself: one sentence with the reason and the cure."""
+
+
+class Halted(Exception):
+    """The run was told to stop; the robot holds."""
 
 
 class State(Enum):
@@ -24,7 +30,7 @@ class Deadlines:
 
     connect: float = 60.0  # process started, environment built, journal opened
     reset: float = 120.0
-    step: float | None = None  # None: ten periods, 5 s where there is no clock
+    step: float | None = None  # None: ten periods but at least 0.5 s, and 5 s where there is no clock
     idle: float = 3.0  # three missed signs of life
     close: float = 5.0
 

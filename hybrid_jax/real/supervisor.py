@@ -6,14 +6,9 @@ A thread listens; training never waits for it. Every fault is counted by its kin
 """
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,14 +17,17 @@ import numpy as np
 
 from hybrid_jax.export import flatten
 from hybrid_jax.metrics import write_atomically
-from hybrid_jax.real.record import Flag
+from hybrid_jax.real.priority import give_way
+from hybrid_jax.real.process import Process
 from hybrid_jax.real.schema import Schema, from_json
-from hybrid_jax.real.settings import RobotStopped, Settings, State
-from hybrid_jax.real.wire import Channel, WireError
+from hybrid_jax.real.settings import Halted, RobotStopped, Settings, State
+from hybrid_jax.real.wire import WireError
 
-_GRACE = 0.05  # [s] between asking a process to end and ending it
-_LOOK = 0.02  # [s] between two looks at the clock
-_ORDER = ("factory", "options", "rate", "seed", "reward_range", "frozen_after", "episode_length")
+_LOOK = 0.01  # [s] between two looks at the clock
+_STATUS = 1.0  # [s] between two writings of status.json while nothing changes
+_RECENT = 1000  # steps whose times are kept
+_LATE_SHARE, _LATE_ROWS = 0.01, 200  # share of late steps that is told, of at least so many
+_SETTINGS = ("factory", "options", "rate", "seed", "reward_range", "frozen_after", "episode_length")
 
 
 class Supervisor:
@@ -47,28 +45,35 @@ class Supervisor:
         self.settings, self.folder, self._say = settings, Path(folder), say
         self.journal = self.folder / "journal"
         self.schema: Schema | None = None
-        self.state, self.reason = State.STARTING, "not started"
+        self.state, self.reason, self._since = State.STARTING, "not started", time.time()
         self.watermark = 0  # records on disk: all numbers below it
         self.faults: Counter[str] = Counter()
         self.rows = self.late = 0
-        self._left = 0  # steps that are still ordered; -1: no end
+        self.acted: deque[float] = deque(maxlen=_RECENT)  # [s] from observation to command, of the last steps
+        self.intervals: deque[float] = deque(maxlen=_RECENT)  # [s] between commands
+        self._totals = {"rows": 0, "late": 0}  # of these, those of the process that runs now
+        # the last order, with the steps still to do
+        self._order = {"op": "run", "id": 0, "steps": 0, "episodes": -1, "greedy": False}
         self._policy: tuple[dict[str, np.ndarray], int] | None = None  # the newest
         self._told = self._taken = -1  # versions of the policy sent, and received over there
         self._bad, self._rows_then = 0, -1  # faults in a row without a good row between
+        self._again: float | None = None  # when the order is given again after a fault
+        self._down: float | None = None  # since when no row has come, after a fault
+        self._told_late, self._written = False, 0.0
+        self._halted = False
         self._changed = threading.Condition()
-        self._process: subprocess.Popen | None = None
-        self._channel: Channel | None = None
+        self._process: Process | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._watch, name="robot", daemon=True)
 
     def __enter__(self) -> "Supervisor":
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._thread.start()
-        with self._changed:
-            self._changed.wait_for(lambda: self.schema is not None or self.state == State.STOPPED)
-        if self.state == State.STOPPED:
+        try:
+            self._wait_until(lambda: self.schema is not None)
+        except BaseException:
             self.__exit__()
-            raise RobotStopped(self.reason)
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -77,6 +82,10 @@ class Supervisor:
             self._closing = True
             self._tell({"op": "close"})
         self._thread.join()
+
+    def first(self) -> None:
+        """From now on the robot comes first on this machine's cores: every other thread of this process gives way."""
+        give_way(self._thread)
 
     def set_policy(self, params: Any, version: int) -> None:
         """Gives the robot a copy of an actor's parameters; `version` is stamped on every row it leads to.
@@ -87,40 +96,61 @@ class Supervisor:
             self._policy = flatten(params), version
             self._hand_over()
 
-    def run(self, steps: int = -1) -> None:
-        """Orders so many steps more (-1: until told otherwise). Raises RobotStopped."""
+    def run(self, steps: int = -1, episodes: int = -1, greedy: bool = False) -> None:
+        """Orders so many steps or whole episodes more (-1: until told otherwise).
+
+        greedy: by the policy's mode, from a new episode on. Raises RobotStopped, Halted.
+        """
         with self._changed:
-            if self.state == State.STOPPED:
-                raise RobotStopped(self.reason)
-            self._left = steps
+            self._check()
+            self._order |= {"id": self._order["id"] + 1, "steps": steps, "episodes": episodes, "greedy": greedy}
+            self._again = None
             self._change(State.RUN, "ordered", quiet=True)
-            self._tell({"op": "run", "steps": steps})
+            self._tell(self._order)
 
     def hold(self) -> None:
         """Ends the open episode; the robot gets the safe action."""
         with self._changed:
-            self._left = 0
+            self._order["steps"] = 0
+            self._again = None
             self._tell({"op": "hold"})
 
-    def collect(self, steps: int) -> int:
-        """Lets the robot do `steps` steps and waits for them; returns the new watermark. Raises RobotStopped."""
-        self.run(steps)
+    def halt(self) -> None:
+        """The robot holds for good, and whoever waits for it is told so by Halted; for another thread to call."""
         with self._changed:
-            self._changed.wait_for(lambda: (self._left == 0 and self.state != State.RUN) or self.state == State.STOPPED)
-            if self.state == State.STOPPED:
-                raise RobotStopped(self.reason)
-            return self.watermark
+            self._halted = True
+            self.hold()
+            self._changed.notify_all()
+
+    def collect(self, steps: int = -1, episodes: int = -1, greedy: bool = False) -> int:
+        """Lets the robot do what `run` orders and waits for the end of it; returns the new watermark.
+
+        Raises RobotStopped, Halted.
+        """
+        self.run(steps, episodes, greedy)
+        self._wait_until(lambda: self._order["steps"] == 0 and self.state != State.RUN)
+        return self.watermark
 
     def wait(self, watermark: int, timeout: float) -> int:
         """Waits until the journal holds so many records, at most `timeout` seconds; returns how many it holds.
 
-        Raises RobotStopped where no more will come.
+        Raises RobotStopped where no more will come, Halted.
         """
+        self._wait_until(lambda: self.watermark >= watermark, timeout)
+        return self.watermark
+
+    def _wait_until(self, holds: Callable[[], bool], timeout: float | None = None) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self.watermark >= watermark or self.state == State.STOPPED, timeout)
-            if self.watermark < watermark and self.state == State.STOPPED:
-                raise RobotStopped(self.reason)
-            return self.watermark
+            self._changed.wait_for(lambda: holds() or self._halted or self.state == State.STOPPED, timeout)
+            if self._halted or not holds():
+                self._check()
+
+    def _check(self) -> None:
+        """Raises where the robot will do nothing more."""
+        if self._halted:
+            raise Halted("the run was told to stop")
+        if self.state == State.STOPPED:
+            raise RobotStopped(self.reason)
 
     def _watch(self) -> None:
         """The listening thread."""
@@ -143,7 +173,7 @@ class Supervisor:
             if attempt > self.settings.retries:
                 self._set(State.STOPPED, f"{fault}; given up after {self.settings.retries} attempts")
                 break
-            wait = min(60.0, self.settings.retry_wait * 2 ** (attempt - 1))
+            wait = self._wait_before(attempt)
             self._set(State.HOLD, f"{fault}; attempt {attempt} of {self.settings.retries} in {wait:g} s")
             deadline = time.monotonic() + wait
             while time.monotonic() < deadline and not self._closing:
@@ -152,13 +182,15 @@ class Supervisor:
     def _life(self, fault: str | None) -> str:
         """Starts a process and listens to it until it ends; returns why it ended."""
         self._start(fault)
-        phase, heard = "connect", time.monotonic()
+        phase, heard, process = "connect", time.monotonic(), self._process
+        assert process is not None
         while True:
             try:
-                message = self._channel.receive(_LOOK)
+                message = process.channel.receive(_LOOK)
             except WireError:
                 reason = self._end_process(patience=0.5)  # it is about to end by itself
                 return reason if self._closing else self._count("death", reason)
+            self._look()
             if message is None:
                 limit = self._limit(phase)
                 if time.monotonic() - heard > limit:
@@ -177,7 +209,7 @@ class Supervisor:
         if self._closing:
             return deadlines.close
         if phase == "step":
-            return deadlines.step or (10 / self.settings.rate if self.settings.rate else 5.0)
+            return deadlines.step or (max(10 / self.settings.rate, 0.5) if self.settings.rate else 5.0)
         return {"connect": deadlines.connect, "reset": deadlines.reset}.get(phase, deadlines.idle)
 
     def _heard(self, message: dict[str, Any]) -> str | None:
@@ -185,6 +217,7 @@ class Supervisor:
         with self._changed:
             event, reason = message["event"], message.get("reason", "")
             self.watermark = message.get("next", self.watermark)
+            self._add_up(message)
             if event == "ready":
                 self._begin(message)
             elif event == "refused":
@@ -197,11 +230,8 @@ class Supervisor:
             elif event == "policy":
                 self._taken = message["version"]
                 self._hand_over()
-            elif event == "row":
-                self.rows += 1
-                self.late += bool(message["flags"] & Flag.LATE)
-                self._left -= self._left > 0
-            elif event == "held":
+            elif event == "held" and message["id"] == self._order["id"]:
+                self._order["steps"] = 0
                 self._change(State.HOLD, reason, quiet=True)
             elif event == "fault":
                 self._count(message["kind"], reason)
@@ -212,14 +242,54 @@ class Supervisor:
             self._changed.notify_all()
         return None
 
+    def _add_up(self, message: dict[str, Any]) -> None:
+        """A report's totals of one life of the process, added to those of the lives before."""
+        new = message.get("rows", 0) - self._totals["rows"]
+        if new <= 0:
+            return
+        self.rows, self.late = self.rows + new, self.late + message["late"] - self._totals["late"]
+        self._totals = {name: message[name] for name in self._totals}
+        if self._order["steps"] > 0:
+            self._order["steps"] -= new
+        for times, name in ((self.acted, "acted"), (self.intervals, "interval")):
+            if message.get(name) is not None:
+                times.append(message[name])
+        if self._down is not None:
+            self._say(f"back after {time.monotonic() - self._down:.1f} s")
+            self._change(State.RUN, "back", quiet=True)
+            self._down = None
+        if not self._told_late and self.rows >= _LATE_ROWS and self.late > _LATE_SHARE * self.rows:
+            self._told_late = True
+            self._say(f"{self.late} of {self.rows} steps were late; a lower rate, or fewer tasks beside, would help")
+
     def _go_on(self, reason: str) -> None:
-        """After a fault the robot holds; the steps that are still ordered go on in a new episode."""
+        """After a fault the robot holds; the steps that are still ordered go on in a new episode.
+
+        The first time at once, then after `retry_wait`, twice that, and so on.
+        """
         self._bad = self._bad + 1 if self.rows == self._rows_then else 1
         self._rows_then = self.rows
         if self._bad > self.settings.retries:
             self._change(State.STOPPED, f"{reason}; {self._bad} times in a row")
-        elif self._left != 0:
-            self._tell({"op": "run", "steps": self._left})
+            return
+        wait = 0.0 if self._bad == 1 else self._wait_before(self._bad - 1)
+        self._again = time.monotonic() + wait
+        told = f"; attempt {self._bad} of {self.settings.retries} in {wait:g} s" if wait else ""
+        self._change(State.HOLD, reason + told)
+
+    def _wait_before(self, attempt: int) -> float:
+        return min(60.0, self.settings.retry_wait * 2 ** (attempt - 1))
+
+    def _look(self) -> None:
+        """What is due by the clock: an order after a fault, a fresh status."""
+        now = time.monotonic()
+        with self._changed:
+            if self._again is not None and now >= self._again and self._order["steps"]:
+                self._again = None
+                self._change(State.RUN, "ordered again", quiet=True)
+                self._tell(self._order)
+        if now - self._written > _STATUS:
+            self._write_status()
 
     def _begin(self, message: dict[str, Any]) -> None:
         self.schema = from_json(message["schema"])
@@ -227,9 +297,9 @@ class Supervisor:
             self._say(f"{message['kept']} records recovered, {message['torn_bytes']} torn bytes set aside")
         self._told = self._taken = -1
         self._hand_over()
-        if self._left != 0:
-            self._tell({"op": "run", "steps": self._left})
-        self._change(State.RUN if self._left else State.HOLD, "connected")
+        if self._order["steps"]:
+            self._tell(self._order)
+        self._change(State.RUN if self._order["steps"] else State.HOLD, "connected")
 
     def _hand_over(self) -> None:
         """Sends the newest policy, unless one is still on its way."""
@@ -238,49 +308,32 @@ class Supervisor:
             self._tell({"op": "policy", "version": self._told}, self._policy[0])
 
     def _start(self, fault: str | None) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs, self._changed:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "hybrid_jax.real.robot", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                stdin=subprocess.DEVNULL,
-            )
-            self._channel = Channel(ours)
-            order = {name: getattr(self.settings, name) for name in _ORDER}
-            self._tell(order | {"journal": str(self.journal.resolve()), "fault": fault})
+        order = {name: getattr(self.settings, name) for name in _SETTINGS}
+        process = Process(order | {"journal": str(self.journal.resolve()), "fault": fault})
+        with self._changed:
+            self._process, self._again = process, None
+            self._totals = dict.fromkeys(self._totals, 0)
+            if self._closing:  # told to while the process was being started
+                self._tell({"op": "close"})
 
     def _end_process(self, patience: float = 0.0) -> str:
-        """Ends the process where it has not ended within `patience` seconds, by force if need be; says how."""
+        """Ends the process, if there is one, as `Process.end` does."""
         with self._changed:
-            channel, process, self._channel = self._channel, self._process, None
-        if process is None:
-            return "no process"
-        if channel is not None:
-            channel.close()
-        with process:
-            for seconds, end in ((patience, process.terminate), (_GRACE, process.kill)):
-                try:
-                    process.wait(seconds)
-                    break
-                except subprocess.TimeoutExpired:
-                    end()
-            code = process.wait()
-        if code < 0:
-            return f"its process was ended by {signal.Signals(-code).name}"
-        return f"its process ended with code {code}"
+            process, self._process = self._process, None
+        return "no process" if process is None else process.end(patience)
 
     def _tell(self, message: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
         """Sends an order; a process that is gone is the listening thread's business."""
-        if self._channel is None:
+        if self._process is None:
             return
         try:
-            self._channel.send(message, arrays)
+            self._process.channel.send(message, arrays)
         except WireError as error:
             self._say(f"order {message.get('op', 'open')!r} was not taken: {error}")
 
     def _count(self, kind: str, reason: str) -> str:
         self.faults[kind] += 1
+        self._down = self._down or time.monotonic()
         self._say(f"{kind}: {reason}")
         return reason
 
@@ -296,13 +349,27 @@ class Supervisor:
         self.state, self.reason = state, reason
         if not quiet:
             self._say(f"{state.value}: {reason}")
+        self._since = time.time()
+        self._write_status()
+
+    def _write_status(self) -> None:
+        self._written = time.monotonic()
         status = {
-            "state": state.value,
-            "reason": reason,
-            "since": time.time(),
+            "state": self.state.value,
+            "reason": self.reason,
+            "since": self._since,
             "rows": self.rows,
             "late": self.late,
             "records": self.watermark,
             "faults": dict(self.faults),
+            "policy_ms": _quantiles(self.acted),
+            "interval_ms": _quantiles(self.intervals),
         }
         write_atomically(self.folder / "status.json", json.dumps(status, indent=2) + "\n")
+
+
+def _quantiles(seconds: deque[float]) -> dict[str, float] | None:
+    """Median and 99th percentile in milliseconds."""
+    if not seconds:
+        return None
+    return {f"p{q}": round(1e3 * float(np.percentile(list(seconds), q)), 3) for q in (50, 99)}

@@ -7,13 +7,18 @@ import numpy as np
 from hybrid_jax.real.gate import Limits
 from hybrid_jax.real.record import Flag
 
+_SHOWN = 100_000  # characters of a bad answer that are kept
+
 
 class BadAnswer(Exception):
-    """An answer that must not become a row; `hopeless` where it would come again: another form than agreed."""
+    """An answer that must not become a row; `hopeless` where it would come again: another form than agreed.
+
+    `answer` is what came, in words, for the record.
+    """
 
     def __init__(self, sentence: str, hopeless: bool = False):
         super().__init__(sentence)
-        self.hopeless = hopeless
+        self.hopeless, self.answer = hopeless, ""
 
 
 class Checker:
@@ -22,17 +27,20 @@ class Checker:
     def __init__(self, obs_size: int, reward_range: tuple[float, float], frozen_after: int):
         """frozen_after: equal observations in a row that count as a frozen sensor; 0 looks for none."""
         self._shape, self._range, self._frozen_after = (obs_size,), reward_range, frozen_after
-        self._last, self._equal = b"", 0
+        self._last, self._equal, self._thawed = b"", 0, False
 
     def begin(self, obs: np.ndarray) -> None:
         """An episode begins with this observation."""
-        self._last, self._equal = obs.tobytes(), 0
+        self._last, self._equal, self._thawed = obs.tobytes(), 0, False
 
     @property
     def flags(self) -> Flag:
-        """FROZEN where the last observation has stood still for too long."""
-        frozen = self._frozen_after and self._equal >= self._frozen_after
-        return Flag.FROZEN if frozen else Flag(0)
+        """FROZEN where the last observation, or the one that the action came from, has stood still for too long."""
+        return Flag.FROZEN if self._frozen or self._thawed else Flag(0)
+
+    @property
+    def _frozen(self) -> bool:
+        return bool(self._frozen_after) and self._equal >= self._frozen_after
 
     def observation(self, obs: Any) -> np.ndarray:
         """The observation [O] as float32. Raises BadAnswer for another form, or a number that is not finite."""
@@ -48,7 +56,15 @@ class Checker:
         return small
 
     def answer(self, answer: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """(obs, reward, terminated, truncated, info) of a step. Raises BadAnswer."""
+        """(obs, reward, terminated, truncated, info) of a step. Raises BadAnswer, which holds the whole answer."""
+        try:
+            return self._answer(answer)
+        except BadAnswer as bad:
+            with np.printoptions(threshold=_SHOWN, floatmode="unique"):
+                bad.answer = f"the answer was {answer!r}"[:_SHOWN]
+            raise
+
+    def _answer(self, answer: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         if not isinstance(answer, tuple) or len(answer) != 5:
             raise BadAnswer("step gave no (obs, reward, terminated, truncated, info)", hopeless=True)
         obs, reward, terminated, truncated, info = answer
@@ -64,6 +80,7 @@ class Checker:
         if not isinstance(info, dict):
             raise BadAnswer(f"info is a {type(info).__name__}, not a dict", hopeless=True)
         same = seen.tobytes() == self._last
+        self._thawed = self._frozen
         self._last, self._equal = seen.tobytes(), self._equal + 1 if same else 0
         return seen, float(reward), bool(terminated), bool(truncated), info
 

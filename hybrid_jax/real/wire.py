@@ -62,6 +62,7 @@ class Channel:
 
     def __init__(self, line: socket.socket):
         self._line, self._buffer = line, bytearray()
+        self._unsent = bytearray()  # posted, and not yet taken
         line.setblocking(False)
 
     def fileno(self) -> int:
@@ -69,7 +70,8 @@ class Channel:
 
     def send(self, message: dict[str, Any], arrays: dict[str, np.ndarray] | None = None, timeout: float = 5.0) -> None:
         """Sends a message. Raises WireError where the other side is gone or does not read for `timeout` seconds."""
-        view, deadline = memoryview(pack(message, arrays)), time.monotonic() + timeout
+        view, deadline = memoryview(bytes(self._unsent) + pack(message, arrays)), time.monotonic() + timeout
+        self._unsent.clear()
         while view:
             try:
                 view = view[self._line.send(view) :]
@@ -78,6 +80,31 @@ class Channel:
                     raise WireError(f"the other side reads nothing for {timeout} s") from None
             except OSError as error:
                 raise WireError(f"the other side is gone ({error.strerror})") from error
+
+    def post(self, message: dict[str, Any], droppable: bool = False) -> bool:
+        """Sends a message without ever waiting: what the other side does not take now goes with a later `flush`.
+
+        droppable: while earlier messages wait, this one is left out (False). Raises WireError where the other side
+        is gone, or has left `LARGEST` bytes untaken.
+        """
+        self.flush()
+        if droppable and self._unsent:
+            return False
+        self._unsent += pack(message)
+        self.flush()
+        if len(self._unsent) > LARGEST:
+            raise WireError(f"the other side has left {len(self._unsent):,} bytes untaken")
+        return True
+
+    def flush(self) -> None:
+        """Sends as much of what was posted as is taken without waiting."""
+        try:
+            while self._unsent:
+                del self._unsent[: self._line.send(self._unsent)]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise WireError(f"the other side is gone ({error.strerror})") from error
 
     def receive(self, timeout: float | None = 0.0) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         """The next message, or None if none is whole within `timeout` seconds (None: waits for ever).

@@ -1,0 +1,253 @@
+"""What can happen to a robot, row by row: what is said, what is kept, what is sent.
+
+`tests/mutations.py` names the 24 rows, and takes the handling of each out of the code to see its test fail.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs import rehearsal
+from hybrid_jax.real.record import Flag
+from hybrid_jax.real.settings import Deadlines, RobotStopped, State
+from tests.test_robot import QUICK, kept, obeys_the_point_mass, robot
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_row_1_a_raising_step_at_the_first_a_middle_and_the_last_step_of_an_episode(tmp_path):
+    with robot(tmp_path, *[(n, "raise", f"motor {n}") for n in (0, 42, 143)]) as real:  # the safe action counts, too
+        real.collect(150)
+        assert real.faults == {"error": 3}
+    rows, faults = kept(tmp_path)
+    obeys_the_point_mass(rows)
+    assert [(fault.episode, fault.step) for fault in faults] == [(0, 0), (1, 40), (2, 99)]
+    assert all("RuntimeError: motor" in fault.text and "in step" in fault.text for fault in faults)  # the traceback
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_row_2_resets_that_fail_are_tried_again_after_a_wait(tmp_path, times):
+    with robot(tmp_path, *[(n, "reset_raise", "no link") for n in range(1, 1 + times)], retry_wait=0.05) as real:
+        begun = time.monotonic()
+        real.collect(110)
+        taken = time.monotonic() - begun
+        assert real.faults == {"error": times} and real.state == State.HOLD
+        waits = sum(0.05 * 2**n for n in range(times - 1))  # the first attempt comes at once
+        assert taken >= waits
+        assert sum("attempt" in line for line in real.said) == times - 1
+    obeys_the_point_mass(kept(tmp_path)[0])
+
+
+def test_row_4_late_answers_by_their_lateness(tmp_path):
+    faults = [(5, "late", 0.075), (10, "late", 0.15), (15, "late", 0.5)]  # 1.5, 3 and 10 periods
+    with robot(tmp_path, *faults, rate=20.0) as real:
+        real.collect(20)
+    rows, _ = kept(tmp_path)
+    assert all(row.flags & Flag.LATE for row in (rows[5], rows[10], rows[15]))
+    assert not rows[5].flags & Flag.GAP and rows[15].flags & Flag.GAP
+    assert len(rows) == 20
+
+
+def test_row_4_a_pause_before_a_step_is_a_gap_and_is_told(tmp_path):
+    with robot(tmp_path, rate=50.0) as real:
+        real.collect(10)
+        time.sleep(0.3)
+        real.collect(10)
+    rows, _ = kept(tmp_path)
+    assert rows[10].flags & Flag.GAP and rows[10].episode == rows[9].episode
+
+
+def test_row_4_a_large_share_of_late_steps_is_told_once(tmp_path):
+    with robot(tmp_path, *[(n, "late", 0.012) for n in range(20)], rate=100.0) as real:
+        real.collect(220)
+        assert sum("steps were late" in line for line in real.said) == 1
+        assert real.late >= 20
+
+
+def test_row_6_a_line_that_is_cut_for_a_while_comes_back(tmp_path):
+    with robot(tmp_path, (30, "gone", 0.7), retry_wait=0.1, retries=4) as real:
+        real.collect(60)
+        assert real.faults["error"] >= 3
+        back = [line for line in real.said if line.startswith("back after")]
+        assert len(back) == 1 and 0.7 <= float(back[0].split()[2]) < 3.0
+    rows, faults = kept(tmp_path)
+    obeys_the_point_mass(rows)
+    assert len(rows) == 60 and "the line to the robot is cut" in faults[0].text
+
+
+def test_row_7_no_element_of_an_observation_may_be_bad_and_the_answer_is_kept(tmp_path):
+    with robot(tmp_path, (10, "nan", 0), (20, "nan", -1), (30, "reset_nan", 0)) as real:
+        real.collect(50)
+        assert real.faults == {"bad answer": 2}
+    rows, faults = kept(tmp_path)
+    obeys_the_point_mass(rows)
+    assert all(np.all(np.isfinite(np.concatenate([row.obs, row.next_obs]))) for row in rows)
+    for fault, index in zip(faults, (0, 1), strict=True):
+        first, answer = fault.text.split("\n", 1)
+        assert f"observation {index} is nan (1 of 2 are not finite)" in first
+        assert answer.startswith("the answer was (array([") and "nan" in answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [("shape", [1, 2], "shape (1, 2)"), ("shape", [], "shape ()"), ("shape", 0, "shape (0,)"), ("keys", 1, "is dict")],
+)
+def test_row_9_another_form_stops_the_robot(tmp_path, kind, value, said):
+    with robot(tmp_path, (5, kind, value)) as real, pytest.raises(RobotStopped) as stopped:
+        real.collect(10)
+    assert said in str(stopped.value)
+    assert len(kept(tmp_path)[0]) == 5
+
+
+def test_row_12_a_wall_clock_that_jumps_changes_no_rate(tmp_path):
+    with robot(tmp_path, (10, "clock", -3600.0), (20, "clock", 7200.0), rate=50.0) as real:
+        real.collect(30)
+    rows, faults = kept(tmp_path)
+    assert not faults and not any(row.flags & Flag.GAP for row in rows)
+    assert rows[15].wall < rows[5].wall - 3000 and rows[25].wall > rows[15].wall + 6000
+    assert np.median(np.diff([row.monotonic for row in rows])) == pytest.approx(0.02, rel=0.1)
+
+
+def test_row_16_an_operator_who_takes_over_for_a_while(tmp_path):
+    taken = range(20, 26)
+    with robot(tmp_path, *[(n, "intervene", [0.1 * (n - 19)]) for n in taken]) as real:
+        real.collect(40)
+    rows, _ = kept(tmp_path)
+    obeys_the_point_mass(rows)
+    assert [n for n, row in enumerate(rows) if row.flags & Flag.INTERVENED] == list(taken)
+    np.testing.assert_allclose([rows[n].sent[0] for n in taken], [0.1 * (n - 19) for n in taken], rtol=1e-6)
+
+
+def test_row_20_a_full_disk_stops_the_robot_and_nothing_unkept_is_acknowledged(tmp_path):
+    with robot(tmp_path, (20, "disk", 1500)) as real:
+        with pytest.raises(RobotStopped, match=r"the real step \d+ cannot be kept \(File too large\); .* GiB are free"):
+            real.collect(60)
+        assert real.faults == {"disk": 1} and real.state == State.STOPPED
+        acknowledged = real.watermark
+    rows, _ = kept(tmp_path)
+    obeys_the_point_mass(rows)
+    assert len(rows) == acknowledged <= 21
+    sent = rehearsal.commands(tmp_path / "memory", 1)
+    assert np.all(sent[: acknowledged + 1, 1] != 0.0) and np.all(sent[acknowledged + 1 :, 1] == 0.0)  # one not kept
+
+
+LEARNER = """
+import sys, time
+from pathlib import Path
+from tests.test_robot import robot
+
+with robot(Path(sys.argv[1]), rate=100.0) as real:
+    real.run()
+    print(real._process.pid, flush=True)
+    time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def learner(tmp_path):
+    """A learner in a process of its own whose robot goes on at 100 Hz, and the robot's process id."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", LEARNER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        pid = int(child.stdout.readline())
+        wait_for(lambda: len(sent(tmp_path)) > 20)
+        yield child, pid
+        child.kill()
+
+
+def sent(folder: Path) -> np.ndarray:
+    """What the robot was told so far: monotonic time [s], action."""
+    path = folder / "memory"
+    return rehearsal.commands(path, 1) if (path / "commands").exists() else np.zeros((0, 2))
+
+
+def wait_for(holds, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_row_19_a_killed_learner_leaves_a_robot_that_holds_and_no_process(tmp_path, learner):
+    child, pid = learner
+    child.kill()
+    killed = time.monotonic()
+    wait_for(lambda: gone(pid))
+    told = sent(tmp_path)
+    assert told[-1, 1] == 0.0 and np.all(told[told[:, 0] > killed + 0.5, 1] == 0.0)  # benchmarks/robot.py: ms
+    assert time.monotonic() - killed < 3.0
+    obeys_the_point_mass(kept(tmp_path)[0])
+
+
+def test_row_18_a_robot_process_that_is_told_to_end_holds_first(tmp_path, learner):
+    _, pid = learner
+    os.kill(pid, signal.SIGTERM)
+    told = time.monotonic()
+    wait_for(lambda: gone(pid) or sent(tmp_path)[-1, 1] == 0.0)
+    assert sent(tmp_path)[-1, 1] == 0.0 and time.monotonic() - told < 0.5
+
+
+def test_row_22_a_learner_that_stands_still_holds_nothing_up_and_loses_nothing(tmp_path, learner):
+    child, _ = learner
+    os.kill(child.pid, signal.SIGSTOP)
+    begun = len(sent(tmp_path))
+    time.sleep(2.0)
+    during = len(sent(tmp_path)) - begun
+    os.kill(child.pid, signal.SIGCONT)
+    assert during > 120  # of 200
+    status = tmp_path / "robot" / "status.json"
+    wait_for(lambda: json.loads(status.read_text())["rows"] > begun + during)
+    state = json.loads(status.read_text())
+    assert state["state"] == "run" and not state["faults"] and state["records"] <= len(kept(tmp_path)[0])
+
+
+def test_row_22_reports_that_nobody_reads_never_block_the_robot():
+    """The robot's end of the line, with a reader that reads nothing: totals are dropped, news wait."""
+    from hybrid_jax.real.wire import Channel
+
+    ours, theirs = (Channel(end) for end in socket.socketpair())
+    begun = time.monotonic()
+    posted = [ours.post({"event": "row", "rows": n}, droppable=True) for n in range(20_000)]
+    assert not all(posted) and ours.post({"event": "fault"})
+    assert time.monotonic() - begun < 5.0
+    read = []
+    while (message := theirs.receive(0.05)) is not None:
+        read.append(message[0])
+        ours.flush()
+    ours.close()
+    theirs.close()
+    assert read[-1]["event"] == "fault"
+    assert [message["rows"] for message in read[:-1]] == [n for n, went in enumerate(posted) if went]
+
+
+def test_row_3_a_hang_in_python_is_broken_off_and_the_robot_told_to_hold(tmp_path):
+    with robot(tmp_path, (20, "hang", None), deadlines=Deadlines(step=0.5, close=1.0)) as real:
+        real.collect(40)
+    told = rehearsal.commands(tmp_path / "memory", 1)
+    assert told[21, 1] == 0.0 and told[20, 1] != 0.0  # between the hang and the next life
+
+
+def test_a_line_on_the_status_is_fresh_while_the_robot_runs(tmp_path):
+    with robot(tmp_path, rate=100.0, deadlines=QUICK) as real:
+        real.run()
+        wait_for(lambda: real.rows > 120)
+        wait_for(lambda: json.loads((tmp_path / "robot" / "status.json").read_text())["rows"] > 0, 3.0)
+        real.hold()
+        wait_for(lambda: real.state == State.HOLD)
+    assert rehearsal.commands(tmp_path / "memory", 1)[-1, 1] == 0.0
