@@ -67,7 +67,7 @@ def beside(rate: float, seconds: float, folder: Path, made, algorithm, state, lo
             state, metrics = made.step(state, chunk.rows, chunk.count)
             jax.block_until_ready(metrics)
             updates += made.updates
-            acted = list(robot.acted)
+            acted = list(robot.status.acted)
         faults = sum(robot.faults.values())
     rows = [record for record in read(folder / "robot" / "journal") if isinstance(record, Transition)]
     figures = _judge(rows, rehearsal.commands(memory, 1)[:, 0], 1 / rate)

@@ -69,9 +69,14 @@ class Feed:
 class Robot(Protocol):
     """What a feed needs of a robot; `real.supervisor.Supervisor` is one."""
 
-    watermark: int  # records in its journal
-    late: int  # answers after their period
-    faults: Counter[str]
+    @property
+    def watermark(self) -> int: ...  # records in its journal
+
+    @property
+    def late(self) -> int: ...  # steps that came late
+
+    @property
+    def faults(self) -> Counter[str]: ...
 
     def set_policy(self, params: Any, version: int) -> None: ...
 

@@ -69,6 +69,10 @@ def numpy_losses(config, state, rows, key):
         "entropy": -np.mean(log_prob),
         "temperature": alpha,
         "q": q.mean(),
+        "q_max": np.abs(q).max(),
+        "reward_max": np.max(
+            np.abs(config.reward_scale * rows.reward) + config.entropy_in_backup * alpha * np.abs(next_log_prob)
+        ),
     }
 
 
@@ -80,10 +84,11 @@ def test_losses_against_numpy(state, batch, updated):
 def test_entropy_leaves_the_backup(state, batch):
     config = replace(CONFIG, entropy_in_backup=False)
     _, metrics = jax.jit(sac.make(config, SPEC).update)(state, batch, jax.random.key(7))
-    expected = numpy_losses(config, state, batch.rows, jax.random.key(7))["critic_loss"]
-    np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=1e-5)
-    with_entropy = numpy_losses(CONFIG, state, batch.rows, jax.random.key(7))["critic_loss"]
-    assert abs(expected - with_entropy) > 1e-3  # the comparison can fail
+    expected = numpy_losses(config, state, batch.rows, jax.random.key(7))
+    with_entropy = numpy_losses(CONFIG, state, batch.rows, jax.random.key(7))
+    for name in ("critic_loss", "reward_max"):
+        np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5)
+        assert abs(expected[name] - with_entropy[name]) > 1e-3  # the comparison can fail
 
 
 # order of one update ------------------------------------------------------------------------------

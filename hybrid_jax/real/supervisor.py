@@ -8,7 +8,7 @@ A thread listens; training never waits for it. Every fault is counted by its kin
 import json
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,14 @@ from typing import Any
 import numpy as np
 
 from hybrid_jax.export import flatten
-from hybrid_jax.metrics import write_atomically
 from hybrid_jax.real.priority import give_way
 from hybrid_jax.real.process import Process
 from hybrid_jax.real.schema import Schema, from_json
 from hybrid_jax.real.settings import Halted, RobotStopped, Settings, State
+from hybrid_jax.real.status import Status
 from hybrid_jax.real.wire import WireError
 
 _LOOK = 0.01  # [s] between two looks at the clock
-_STATUS = 1.0  # [s] between two writings of status.json while nothing changes
-_RECENT = 1000  # steps whose times are kept
-_LATE_SHARE, _LATE_ROWS = 0.01, 200  # share of late steps that is told, of at least so many
 _SETTINGS = ("factory", "options", "rate", "seed", "reward_range", "frozen_after", "episode_length")
 
 
@@ -45,21 +42,13 @@ class Supervisor:
         self.settings, self.folder, self._say = settings, Path(folder), say
         self.journal = self.folder / "journal"
         self.schema: Schema | None = None
-        self.state, self.reason, self._since = State.STARTING, "not started", time.time()
-        self.watermark = 0  # records on disk: all numbers below it
-        self.faults: Counter[str] = Counter()
-        self.rows = self.late = 0
-        self.acted: deque[float] = deque(maxlen=_RECENT)  # [s] from observation to command, of the last steps
-        self.intervals: deque[float] = deque(maxlen=_RECENT)  # [s] between commands
-        self._totals = {"rows": 0, "late": 0}  # of these, those of the process that runs now
+        self.status = Status(self.folder / "status.json", say)
         # the last order, with the steps still to do
         self._order = {"op": "run", "id": 0, "steps": 0, "episodes": -1, "greedy": False}
         self._policy: tuple[dict[str, np.ndarray], int] | None = None  # the newest
         self._told = self._taken = -1  # versions of the policy sent, and received over there
         self._bad, self._rows_then = 0, -1  # faults in a row without a good row between
         self._again: float | None = None  # when the order is given again after a fault
-        self._down: float | None = None  # since when no row has come, after a fault
-        self._told_late, self._written = False, 0.0
         self._halted = False
         self._changed = threading.Condition()
         self._process: Process | None = None
@@ -83,6 +72,30 @@ class Supervisor:
             self._tell({"op": "close"})
         self._thread.join()
 
+    @property
+    def state(self) -> State:
+        return self.status.state
+
+    @property
+    def watermark(self) -> int:
+        """Records on disk: all numbers below it."""
+        return self.status.watermark
+
+    @property
+    def rows(self) -> int:
+        """Steps since the supervisor began."""
+        return self.status.rows
+
+    @property
+    def late(self) -> int:
+        """Those of them that came late."""
+        return self.status.late
+
+    @property
+    def faults(self) -> Counter[str]:
+        """How many of each kind."""
+        return self.status.faults
+
     def first(self) -> None:
         """From now on the robot comes first on this machine's cores: every other thread of this process gives way."""
         give_way(self._thread)
@@ -105,7 +118,7 @@ class Supervisor:
             self._check()
             self._order |= {"id": self._order["id"] + 1, "steps": steps, "episodes": episodes, "greedy": greedy}
             self._again = None
-            self._change(State.RUN, "ordered", quiet=True)
+            self.status.change(State.RUN, "ordered", quiet=True)
             self._tell(self._order)
 
     def hold(self) -> None:
@@ -150,7 +163,7 @@ class Supervisor:
         if self._halted:
             raise Halted("the run was told to stop")
         if self.state == State.STOPPED:
-            raise RobotStopped(self.reason)
+            raise RobotStopped(self.status.reason)
 
     def _watch(self) -> None:
         """The listening thread."""
@@ -189,13 +202,13 @@ class Supervisor:
                 message = process.channel.receive(_LOOK)
             except WireError:
                 reason = self._end_process(patience=0.5)  # it is about to end by itself
-                return reason if self._closing else self._count("death", reason)
+                return reason if self._closing else self.status.count("death", reason)
             self._look()
             if message is None:
                 limit = self._limit(phase)
                 if time.monotonic() - heard > limit:
                     self._end_process()
-                    return self._count("hang", f"no answer for {limit:g} s in {phase}")
+                    return self.status.count("hang", f"no answer for {limit:g} s in {phase}")
                 continue
             heard = time.monotonic()
             phase = message[0].get("phase", phase)
@@ -216,14 +229,17 @@ class Supervisor:
         """Takes note of a report; returns a reason where the process has ended."""
         with self._changed:
             event, reason = message["event"], message.get("reason", "")
-            self.watermark = message.get("next", self.watermark)
-            self._add_up(message)
+            new = self.status.add_up(message)
+            if self._order["steps"] > 0:
+                self._order["steps"] -= new
+            if new and self.state == State.HOLD and self._order["steps"]:
+                self.status.change(State.RUN, "back", quiet=True)
             if event == "ready":
                 self._begin(message)
             elif event == "refused":
-                self._count("refused", reason)
+                self.status.count("refused", reason)
                 if message["hopeless"]:
-                    self._change(State.STOPPED, reason)
+                    self.status.change(State.STOPPED, reason)
                     self._changed.notify_all()
                 self._end_process()
                 return reason
@@ -232,35 +248,15 @@ class Supervisor:
                 self._hand_over()
             elif event == "held" and message["id"] == self._order["id"]:
                 self._order["steps"] = 0
-                self._change(State.HOLD, reason, quiet=True)
+                self.status.change(State.HOLD, reason, quiet=True)
             elif event == "fault":
-                self._count(message["kind"], reason)
+                self.status.count(message["kind"], reason)
                 self._go_on(reason)
             elif event == "stopped":
-                self._count(message["kind"], reason)
-                self._change(State.STOPPED, reason)
+                self.status.count(message["kind"], reason)
+                self.status.change(State.STOPPED, reason)
             self._changed.notify_all()
         return None
-
-    def _add_up(self, message: dict[str, Any]) -> None:
-        """A report's totals of one life of the process, added to those of the lives before."""
-        new = message.get("rows", 0) - self._totals["rows"]
-        if new <= 0:
-            return
-        self.rows, self.late = self.rows + new, self.late + message["late"] - self._totals["late"]
-        self._totals = {name: message[name] for name in self._totals}
-        if self._order["steps"] > 0:
-            self._order["steps"] -= new
-        for times, name in ((self.acted, "acted"), (self.intervals, "interval")):
-            if message.get(name) is not None:
-                times.append(message[name])
-        if self._down is not None:
-            self._say(f"back after {time.monotonic() - self._down:.1f} s")
-            self._change(State.RUN, "back", quiet=True)
-            self._down = None
-        if not self._told_late and self.rows >= _LATE_ROWS and self.late > _LATE_SHARE * self.rows:
-            self._told_late = True
-            self._say(f"{self.late} of {self.rows} steps were late; a lower rate, or fewer tasks beside, would help")
 
     def _go_on(self, reason: str) -> None:
         """After a fault the robot holds; the steps that are still ordered go on in a new episode.
@@ -270,12 +266,12 @@ class Supervisor:
         self._bad = self._bad + 1 if self.rows == self._rows_then else 1
         self._rows_then = self.rows
         if self._bad > self.settings.retries:
-            self._change(State.STOPPED, f"{reason}; {self._bad} times in a row")
+            self.status.change(State.STOPPED, f"{reason}; {self._bad} times in a row")
             return
         wait = 0.0 if self._bad == 1 else self._wait_before(self._bad - 1)
         self._again = time.monotonic() + wait
         told = f"; attempt {self._bad} of {self.settings.retries} in {wait:g} s" if wait else ""
-        self._change(State.HOLD, reason + told)
+        self.status.change(State.HOLD, reason + told)
 
     def _wait_before(self, attempt: int) -> float:
         return min(60.0, self.settings.retry_wait * 2 ** (attempt - 1))
@@ -286,10 +282,9 @@ class Supervisor:
         with self._changed:
             if self._again is not None and now >= self._again and self._order["steps"]:
                 self._again = None
-                self._change(State.RUN, "ordered again", quiet=True)
+                self.status.change(State.RUN, "ordered again", quiet=True)
                 self._tell(self._order)
-        if now - self._written > _STATUS:
-            self._write_status()
+            self.status.freshen()
 
     def _begin(self, message: dict[str, Any]) -> None:
         self.schema = from_json(message["schema"])
@@ -299,7 +294,7 @@ class Supervisor:
         self._hand_over()
         if self._order["steps"]:
             self._tell(self._order)
-        self._change(State.RUN if self._order["steps"] else State.HOLD, "connected")
+        self.status.change(State.RUN if self._order["steps"] else State.HOLD, "connected")
 
     def _hand_over(self) -> None:
         """Sends the newest policy, unless one is still on its way."""
@@ -312,7 +307,7 @@ class Supervisor:
         process = Process(order | {"journal": str(self.journal.resolve()), "fault": fault})
         with self._changed:
             self._process, self._again = process, None
-            self._totals = dict.fromkeys(self._totals, 0)
+            self.status.begin_life()
             if self._closing:  # told to while the process was being started
                 self._tell({"op": "close"})
 
@@ -331,45 +326,7 @@ class Supervisor:
         except WireError as error:
             self._say(f"order {message.get('op', 'open')!r} was not taken: {error}")
 
-    def _count(self, kind: str, reason: str) -> str:
-        self.faults[kind] += 1
-        self._down = self._down or time.monotonic()
-        self._say(f"{kind}: {reason}")
-        return reason
-
     def _set(self, state: State, reason: str) -> None:
         with self._changed:
-            self._change(state, reason)
+            self.status.change(state, reason)
             self._changed.notify_all()
-
-    def _change(self, state: State, reason: str, quiet: bool = False) -> None:
-        """Takes note of a new state; quiet: one that was ordered need not be said."""
-        if (state, reason) == (self.state, self.reason):
-            return
-        self.state, self.reason = state, reason
-        if not quiet:
-            self._say(f"{state.value}: {reason}")
-        self._since = time.time()
-        self._write_status()
-
-    def _write_status(self) -> None:
-        self._written = time.monotonic()
-        status = {
-            "state": self.state.value,
-            "reason": self.reason,
-            "since": self._since,
-            "rows": self.rows,
-            "late": self.late,
-            "records": self.watermark,
-            "faults": dict(self.faults),
-            "policy_ms": _quantiles(self.acted),
-            "interval_ms": _quantiles(self.intervals),
-        }
-        write_atomically(self.folder / "status.json", json.dumps(status, indent=2) + "\n")
-
-
-def _quantiles(seconds: deque[float]) -> dict[str, float] | None:
-    """Median and 99th percentile in milliseconds."""
-    if not seconds:
-        return None
-    return {f"p{q}": round(1e3 * float(np.percentile(list(seconds), q)), 3) for q in (50, 99)}
