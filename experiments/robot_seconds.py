@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import preflight, session, wheel_legged_live
+from experiments import preflight, session, wheel_legged_live, wheel_legged_live_mix
 from experiments.experiment import Experiment
 from experiments.live import Live
 from hybrid_jax import plots, trainer
@@ -36,7 +36,7 @@ def methods() -> dict[str, Experiment]:
     alone = {field.name: getattr(live.algorithm, field.name) for field in fields(sac.Config)}
     return {
         "H2O, live": live,
-        "SAC on the mix, live": replace(live, algorithm=replace(live.algorithm, importance_weight=False, beta=0.0)),
+        "SAC on the mix, live": replace(live, algorithm=wheel_legged_live_mix.config().algorithm),
         "H2O, log alone": replace(live, live=Live()),
         "SAC, robot alone": replace(
             live,
@@ -82,11 +82,14 @@ def main() -> None:
             curves[name].append(run(name, experiment, seed, asked.runs))
     asked.out.mkdir(parents=True, exist_ok=True)
     _write_csv(asked.out / "robot_seconds.csv", curves)
-    shown = {}
+    shown, longest = {}, max(seeds[0]["seconds"][-1] for seeds in curves.values())
     for name, seeds in curves.items():
         returns = np.stack([curve["return"] for curve in seeds])
+        seconds = seeds[0]["seconds"]
+        if seconds[0] == seconds[-1]:  # no robot beside it: what it ends with, for all robot time to come
+            returns, seconds = np.repeat(returns[:, -1:], 2, axis=1), np.array([seconds[0], longest])
         band = returns.min(axis=0), returns.max(axis=0)
-        shown[name] = plots.Curve(seeds[0]["seconds"], returns.mean(axis=0), None, band)
+        shown[name] = plots.Curve(seconds, returns.mean(axis=0), None, band)
     title = f"wheel-legged robot: mean and range of {asked.seeds} seeds"
     plots.plot_curve(asked.out / "robot_seconds.png", shown, None, title, "seconds of robot time, the log's included")
     text = "\n".join(_table(curves))

@@ -204,17 +204,21 @@ def _pick(tree: Any, i: int | None) -> Any:
 
 
 def _means(waiting: list[dict], i: int | None) -> dict[str, float]:
-    """Means over the iterations since the last record, sums of what is counted: the one fetch of the interval."""
+    """Means over the iterations since the last record, sums of what is counted: the one fetch of the interval.
+
+    An iteration without a good update has no losses (NaN) and does not count for them.
+    """
     fetched = jax.device_get(waiting)
-    values = {name: [_pick(metrics[name], i) for metrics in fetched] for name in fetched[0]}
-    return {name: float(_aggregate(name)(each)) for name, each in values.items()}
+    told = [name for name in fetched[0] if name != "guard/culprit"]  # an index: no mean of it says anything
+    return {name: _aggregate(name, [_pick(metrics[name], i) for metrics in fetched]) for name in told}
 
 
-def _aggregate(name: str) -> Callable:
-    """How a metric of several iterations becomes one number."""
-    if name.endswith("_max"):
-        return np.max
-    return np.sum if name.endswith(_COUNTED) else np.mean
+def _aggregate(name: str, values: list[Any]) -> float:
+    """A metric of several iterations as one number; NaN where there is none."""
+    seen = [float(value) for value in values if not math.isnan(value)]
+    if name.endswith(("_max", "guard/in_a_row")):
+        return max(seen, default=math.nan)
+    return float(np.sum(seen)) if name.endswith(_COUNTED) else _mean(seen)
 
 
 def _judge(experiment: Experiment, worlds: Worlds, algorithm: Algorithm, many: bool) -> Callable:

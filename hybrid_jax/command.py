@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _check_real(factory: str, steps: float = 100, rate: float = 0.0) -> int:
     sys.path.insert(0, "")  # a user's own module lies where the command is called
-    settings = Settings(factory, episode_length=10**9, rate=rate)
+    settings = Settings(factory, episode_length=10**9, rate=rate, retry_wait=0.1)
     with tempfile.TemporaryDirectory() as folder:
         print(f"{factory}: {int(steps)} steps with zero actions, {int(steps)} with random ones")
         stopped = None

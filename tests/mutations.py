@@ -6,7 +6,6 @@ Each row is changed in a copy of the project and its tests are run there; the la
 and the rows that were `missed`. About ten minutes for all.
 """
 
-
 import json
 import os
 import shutil
@@ -180,7 +179,20 @@ def notices(row: Row, folder: Path) -> bool:
 
 def _passes(row: Row, copy: Path) -> bool:
     file, _, words = row.test.partition(" ")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", "timeout=60", file]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "timeout=60",
+        "-o",
+        "timeout_method=thread",
+        file,
+    ]
     environment = os.environ | {"PYTHONPATH": str(copy), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command + (["-k", words] if words else []), cwd=copy, env=environment, capture_output=True)
     if done.returncode not in (0, 1):

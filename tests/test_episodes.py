@@ -29,7 +29,13 @@ def test_an_episode_is_its_steps_from_first_to_last():
 
 def test_what_began_earlier_or_was_broken_off_is_left_out():
     episodes = Episodes()
-    broken = [at(0, 1, 5), at(1, 1, 6, Flag.TRUNCATED), at(2, 2, 0), Fault(3, 2, 1, "lost"), at(4, 2, 1, Flag.TRUNCATED)]
+    broken = [
+        at(0, 1, 5),
+        at(1, 1, 6, Flag.TRUNCATED),
+        at(2, 2, 0),
+        Fault(3, 2, 1, "lost"),
+        at(4, 2, 1, Flag.TRUNCATED),
+    ]
     assert [episodes.add(record) for record in broken] == [None] * 5
     assert episodes.add(at(5, 3, 0)) is None
     assert episodes.add(at(6, 4, 0)) is None  # the third was never ended

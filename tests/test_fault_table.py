@@ -142,9 +142,11 @@ def test_row_20_a_full_disk_stops_the_robot_and_nothing_unkept_is_acknowledged(t
 LEARNER = """
 import sys, time
 from pathlib import Path
+from hybrid_jax.real.settings import Deadlines
 from tests.test_robot import robot
 
-with robot(Path(sys.argv[1]), rate=100.0) as real:
+hang = [(int(sys.argv[2]), "hang_hard", None)] if len(sys.argv) > 2 else []
+with robot(Path(sys.argv[1]), *hang, rate=100.0, deadlines=Deadlines(step=1000.0)) as real:
     real.run()
     print(real._process.pid, flush=True)
     time.sleep(1000)
@@ -152,10 +154,14 @@ with robot(Path(sys.argv[1]), rate=100.0) as real:
 
 
 @pytest.fixture
-def learner(tmp_path):
-    """A learner in a process of its own whose robot goes on at 100 Hz, and the robot's process id."""
+def learner(tmp_path, request):
+    """A learner in a process of its own whose robot goes on at 100 Hz, and the robot's process id.
+
+    The parameter, where there is one, is a step at which the robot hangs for ever, deaf to SIGTERM.
+    """
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", LEARNER, str(tmp_path)]
+    hangs_at = [str(request.param)] if hasattr(request, "param") else []
+    command = [sys.executable, "-c", LEARNER, str(tmp_path), *hangs_at]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as child:
         pid = int(child.stdout.readline())
         wait_for(lambda: len(sent(tmp_path)) > 20)
@@ -193,6 +199,16 @@ def test_row_19_a_killed_learner_leaves_a_robot_that_holds_and_no_process(tmp_pa
     assert told[-1, 1] == 0.0 and np.all(told[told[:, 0] > killed + 0.5, 1] == 0.0)  # benchmarks/robot.py: ms
     assert time.monotonic() - killed < 3.0
     obeys_the_point_mass(kept(tmp_path)[0])
+
+
+@pytest.mark.parametrize("learner", [25], indirect=True)
+def test_row_19_a_killed_learner_leaves_no_robot_that_hangs(learner):
+    child, pid = learner
+    time.sleep(0.2)  # the hang has begun
+    child.kill()
+    killed = time.monotonic()
+    wait_for(lambda: gone(pid))
+    assert time.monotonic() - killed < 3.0
 
 
 def test_row_18_a_robot_process_that_is_told_to_end_holds_first(tmp_path, learner):

@@ -6,9 +6,12 @@ comes, the robot gets the safe action and the process ends.
 """
 
 import importlib
+import os
+import select
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -30,6 +33,7 @@ from hybrid_jax.real.wire import Channel, WireError
 
 BEAT = 0.1  # [s] between signs of life while nothing is to do
 LOOK = 0.02  # [s] between two looks whether it has been told to end
+LAST = 0.5  # [s] from the end of the line to the end of the process, in any case
 
 
 class EmergencyStop(Exception):
@@ -84,8 +88,8 @@ class Robot:
 
     def end(self, *_: Any) -> None:
         """The handler of SIGTERM: ends a call of the environment at once, and anything else in good order."""
-        self._ending = True
-        if self._driving:
+        before, self._ending = self._ending, True
+        if self._driving and not before:  # the safe action itself is not broken off
             raise Ended
 
     def serve(self) -> None:
@@ -121,12 +125,11 @@ class Robot:
 
     def shut_down(self) -> None:
         """The safe action, then the environment and the journal are closed."""
+        self._ending = True
         try:
             failed = self._send_safe()
             if failed:
                 print(f"robot{failed}", file=sys.stderr)
-        except Ended:
-            print("robot: ended while it was sent the safe action", file=sys.stderr)
         finally:
             self.journal.close()
             self.env.close()
@@ -269,6 +272,21 @@ class Robot:
         return ""
 
 
+def end_with(descriptor: int) -> None:
+    """Ends this process soon after the other end of the line is closed, whatever the environment is doing.
+
+    The main thread sees that by itself unless it hangs in a call of the environment, with nobody left to end it.
+    """
+    line = select.poll()
+    line.register(descriptor, select.POLLHUP | getattr(select, "POLLRDHUP", 0))
+    while not any(event & (select.POLLHUP | getattr(select, "POLLRDHUP", 0)) for _, event in line.poll()):
+        pass
+    time.sleep(LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(LAST)
+    os._exit(128 + signal.SIGKILL)
+
+
 def main(descriptor: int) -> int:
     """The process: 0 when it was told to close, 1 where it could not begin, 3 when the learner went away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the learner decides at once
@@ -281,6 +299,7 @@ def main(descriptor: int) -> int:
         channel.send({"event": "refused", "reason": f"{type(error).__name__}: {error}", "hopeless": hopeless})
         return 1
     signal.signal(signal.SIGTERM, robot.end)
+    threading.Thread(target=end_with, args=[descriptor], daemon=True).start()
     code = 0
     try:
         robot.ready()
