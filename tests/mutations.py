@@ -179,20 +179,9 @@ def notices(row: Row, folder: Path) -> bool:
 
 def _passes(row: Row, copy: Path) -> bool:
     file, _, words = row.test.partition(" ")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        "-o",
-        "timeout=60",
-        "-o",
-        "timeout_method=thread",
-        file,
-    ]
+    options = ["timeout=60", "timeout_method=thread"]  # a missing deadline shows itself as a hang
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file]
+    command += [word for option in options for word in ("-o", option)]
     environment = os.environ | {"PYTHONPATH": str(copy), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command + (["-k", words] if words else []), cwd=copy, env=environment, capture_output=True)
     if done.returncode not in (0, 1):
