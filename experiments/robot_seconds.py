@@ -2,10 +2,10 @@
 
     python experiments/robot_seconds.py [--seeds 3] [--runs runs/robot_seconds] [--out docs/results]
 
-One network size and four updates for every live step: H2O with simulations, 2,000 logged rows and the live robot; SAC on
-the plain mix of the same; H2O on the log alone; SAC on the robot alone; and the first with 17 updates for every live step.
-Robot time counts the log's seconds, too. At every evaluation ten episodes of the kept policy are judged in a second
-instance. What is done already is not done again. Writes robot_seconds.csv, .png and .txt.
+One network size and four updates for every live step: H2O with simulations, 2,000 logged rows and the live robot; SAC
+on the plain mix of the same; H2O on the log alone; SAC on the robot alone; and the first, hurried: 17 updates for every
+live step. Robot time counts the log's seconds, too. At every evaluation ten episodes of the kept policy are judged in
+a second instance. What is done already is not done again. Writes robot_seconds.csv, .png and .txt.
 """
 
 import argparse

@@ -106,7 +106,9 @@ ROWS = {
         "wanted",
         "tests/test_gate.py",
     ),
-    15: Row("emergency stop", f"{REAL}/robot.py", "            self._untouchable = True\n", "", f"{ROBOT} emergency"),
+    15: Row(
+        "emergency stop", f"{REAL}/robot.py", "            self._body.untouchable = True\n", "", f"{ROBOT} emergency"
+    ),
     16: Row(
         "intervention",
         f"{REAL}/robot.py",
@@ -125,7 +127,7 @@ ROWS = {
     19: Row(
         "learner killed",
         f"{REAL}/robot.py",
-        "            failed = self._send_safe()\n",
+        "            failed = self._body.hold()\n",
         '            failed = ""\n',
         f"{TABLE} row_19",
     ),

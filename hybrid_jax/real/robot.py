@@ -5,7 +5,6 @@ A step is reported only when its record is on disk, by its sequence number. When
 comes, the robot gets the safe action and the process ends.
 """
 
-import importlib
 import os
 import select
 import signal
@@ -14,16 +13,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hybrid_jax.export import NumpyPolicy, unflatten
+from hybrid_jax.real.body import Body, Ended
 from hybrid_jax.real.clock import Clock
-from hybrid_jax.real.gate import Gate, GateError, declared
+from hybrid_jax.real.gate import Gate, GateError
 from hybrid_jax.real.journal import Journal
 from hybrid_jax.real.record import Fault, Flag, Transition
 from hybrid_jax.real.schema import Schema
@@ -40,35 +38,27 @@ class EmergencyStop(Exception):
     """The environment reports that its emergency stop was pressed."""
 
 
-class Ended(BaseException):
-    """SIGTERM came: no fault of the environment, so nothing that handles those may catch it."""
-
-
 class Robot:
     """Holds the environment and drives it step by step as ordered."""
 
     def __init__(self, channel: Channel, order: dict[str, Any]):
         self._channel, self._order = channel, order
-        module, _, function = order["factory"].partition(":")
-        self.env = getattr(importlib.import_module(module), function)(**order["options"])
-        limits = declared(self.env)
+        self._body = Body(order["factory"], order["options"])
+        limits = self._body.limits
         self.schema = Schema(
             robot=order["factory"],
-            obs_size=int(np.prod(self.env.observation_space.shape)),
+            obs_size=self._body.obs_size,
             action_size=limits.low.size,
             action_low=tuple(limits.low.tolist()),
             action_high=tuple(limits.high.tolist()),
             rate=order["rate"],
         )
-        self.gate = Gate(limits, getattr(self.env, "workspace", None))
+        self.gate = Gate(limits, self._body.workspace)
         self.checker = Checker(self.schema.obs_size, order["reward_range"], order["frozen_after"])
         self.journal = Journal(Path(order["journal"]), self.schema)
         self._clock = Clock(order["rate"])
         self._policy: NumpyPolicy | None = None
         self._version = 0
-        self._untouchable = False  # after an emergency stop nothing is sent any more
-        self._moved = False  # before the first reset there is nothing to hold
-        self._ending = self._driving = False  # told to end; inside a call of the environment
         self._id = 0  # of the order that is carried out
         self._left = 0  # steps still ordered; -1: no end
         self._episodes = -1  # episodes still ordered; -1: no end
@@ -87,16 +77,14 @@ class Robot:
         self._report("ready", phase="hold", schema=self.schema.to_json(), **counts)
 
     def end(self, *_: Any) -> None:
-        """The handler of SIGTERM: ends a call of the environment at once, and anything else in good order."""
-        before, self._ending = self._ending, True
-        if self._driving and not before:  # the safe action itself is not broken off
-            raise Ended
+        """The handler of SIGTERM."""
+        self._body.end()
 
     def serve(self) -> None:
         """Obeys until it is told to close. Raises WireError when the learner is gone, Ended after SIGTERM."""
         beat = 0.0
         while True:
-            if self._ending:
+            if self._body.ending:
                 raise Ended
             self._channel.flush()
             message = self._channel.receive(min(LOOK, self._clock.wait() if self._left else LOOK))
@@ -114,7 +102,7 @@ class Robot:
         if order["op"] == "policy":
             self._policy, self._version = NumpyPolicy.from_params(unflatten(arrays)), order["version"]
             self._report("policy", version=self._version)
-        elif order["op"] == "run" and not self._untouchable:
+        elif order["op"] == "run" and not self._body.untouchable:
             self._id, self._left = order["id"], order["steps"]
             self._episodes, self._greedy = order["episodes"], order["greedy"]
             if self._greedy and self._obs is not None:  # a policy is judged by whole episodes
@@ -125,14 +113,14 @@ class Robot:
 
     def shut_down(self) -> None:
         """The safe action, then the environment and the journal are closed."""
-        self._ending = True
+        self._body.ending = True
         try:
-            failed = self._send_safe()
+            failed = self._body.hold()
             if failed:
                 print(f"robot{failed}", file=sys.stderr)
         finally:
             self.journal.close()
-            self.env.close()
+            self._body.close()
 
     def _tick(self) -> None:
         try:
@@ -143,11 +131,11 @@ class Robot:
         except WireError:
             raise
         except EmergencyStop as stop:
-            self._untouchable = True
+            self._body.untouchable = True
             self._give_up("emergency stop", f"emergency stop: {stop}", stopped=True)
         except JournalError as full:  # nothing more can be written down, so nothing more is done
             self._left, self._obs = 0, None
-            self._report("stopped", phase="hold", kind="disk", reason=str(full) + self._send_safe())
+            self._report("stopped", phase="hold", kind="disk", reason=str(full) + self._body.hold())
         except BadAnswer as bad:
             self._give_up("bad answer", str(bad), bad.answer, stopped=bad.hopeless)
         except Exception as error:  # whatever a user's environment raises is a fault of this step, told and recorded
@@ -155,9 +143,7 @@ class Robot:
 
     def _reset(self) -> None:
         self._report("phase", phase="reset")
-        self._moved = True
-        with self._in_env():
-            obs, info = self.env.reset(seed=self._order["seed"] + self._episode)
+        obs, info = self._body.reset(self._order["seed"] + self._episode)
         self._stopped(info)
         self._obs = self.checker.observation(obs)
         self.checker.begin(self._obs)
@@ -165,15 +151,6 @@ class Robot:
         self._step = 0
         self._clock.begin()
         self._report("phase", phase="step")
-
-    @contextmanager
-    def _in_env(self) -> Iterator[None]:
-        """A call of the environment, which SIGTERM may end."""
-        self._driving = True
-        try:
-            yield
-        finally:
-            self._driving = False
 
     def _advance(self) -> None:
         asking = time.monotonic()
@@ -185,8 +162,7 @@ class Robot:
             self._give_up("doubt", decision.doubt)
             return
         begun = time.monotonic()
-        with self._in_env():
-            answer = self.env.step(decision.sent)
+        answer = self._body.step(decision.sent)
         flags = self._clock.judge(begun, time.monotonic())
         obs, reward, terminated, truncated, info = self.checker.answer(answer)
         self._stopped(info)
@@ -233,7 +209,7 @@ class Robot:
         self._fault(f"{reason}\n{details}" if details else reason)
         self._episode, self._obs, self._left = self._episode + 1, None, 0
         if not stopped:
-            reason += self._send_safe()
+            reason += self._body.hold()
         totals = {"rows": self._rows, "late": self._late}
         self._report("stopped" if stopped else "fault", phase="hold", kind=kind, reason=reason, **totals)
 
@@ -248,7 +224,7 @@ class Robot:
 
     def _hold(self, reason: str) -> None:
         self._left = 0
-        reason += self._send_safe()
+        reason += self._body.hold()
         self._break_off(reason)
         self._report("held", phase="hold", id=self._id, reason=reason)
 
@@ -258,18 +234,6 @@ class Robot:
             self._obs = None
             self._fault(reason)
             self._episode += 1
-
-    def _send_safe(self) -> str:
-        """Holds the robot: by its own `hold()` where it has one, else by the safe action; says where that failed."""
-        if self._untouchable or not self._moved:
-            return ""
-        hold: Callable | None = getattr(self.env, "hold", None)
-        try:
-            with self._in_env():
-                self.env.step(self.gate.hold("hold").sent) if hold is None else hold()
-        except Exception as error:  # the robot is told to hold in vain; a person must know
-            return f"; the safe action failed too ({type(error).__name__}: {error})"
-        return ""
 
 
 def end_with(descriptor: int) -> None:
