@@ -89,7 +89,7 @@ ROWS = {
         f"{REAL}/journal.py",
         "if record.sequence != self._next:",
         "if False:",
-        "tests/test_journal.py sequence",
+        "tests/test_journal.py another_form",
     ),
     12: Row("wall clock jumps", f"{REAL}/clock.py", "time.monotonic()", "time.time()", f"{TABLE} row_12"),
     13: Row(
@@ -143,7 +143,7 @@ ROWS = {
         "experiments/training.py",
         "except SaveFailed as failed:",
         "except ZeroDivisionError as failed:",
-        "tests/test_stopping.py disk",
+        "tests/test_stopping.py disk_that",
     ),
     22: Row(
         "learner stalls", f"{REAL}/wire.py", "if droppable and self._unsent:", "if False:", f"{TABLE} nobody_reads"

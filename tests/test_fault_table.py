@@ -16,8 +16,14 @@ import numpy as np
 import pytest
 
 from envs import rehearsal
+from hybrid_jax.real import record as records
+from hybrid_jax.real import segments
+from hybrid_jax.real.follow import Follower
+from hybrid_jax.real.journal import Journal
 from hybrid_jax.real.record import Flag
+from hybrid_jax.real.segments import JournalError
 from hybrid_jax.real.settings import Deadlines, RobotStopped, State
+from tests.test_journal import SCHEMA, step
 from tests.test_robot import QUICK, kept, obeys_the_point_mass, robot
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -267,3 +273,23 @@ def test_a_line_on_the_status_is_fresh_while_the_robot_runs(tmp_path):
         real.hold()
         wait_for(lambda: real.state == State.HOLD)
     assert rehearsal.commands(tmp_path / "memory", 1)[-1, 1] == 0.0
+
+
+@pytest.mark.parametrize("order", [[0, 1, 1, 2], [0, 2, 1], [1, 2]], ids=["doubled", "swapped", "missing"])
+def test_row_11_records_that_are_doubled_or_out_of_order_are_not_taken(tmp_path, order):
+    """Whole records with good checksums, in a file that someone has put together wrongly."""
+    with Journal(tmp_path / "whole", SCHEMA) as journal:
+        for n in range(3):
+            journal.append(step(n))
+    (path,) = segments.segments(tmp_path / "whole")
+    data, size = path.read_bytes(), len(records.encode(step(0), SCHEMA))
+    head = len(data) - 3 * size
+    pieces = [data[head + n * size : head + (n + 1) * size] for n in order]
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong" / path.name).write_bytes(data[:head] + b"".join(pieces))
+    good = next((n for n, number in enumerate(order) if number != n), len(order))
+    assert [record.sequence for record in segments.read(tmp_path / "wrong")] == list(range(good))
+    follower = Follower(tmp_path / "wrong", SCHEMA)
+    assert len(follower.take(good)) == good
+    with pytest.raises(JournalError):
+        follower.take(good + 1)
