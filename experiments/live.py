@@ -62,6 +62,10 @@ class Place(NamedTuple):
     def supervisor(self) -> Supervisor:
         return Supervisor(self.settings(), self.folder, lambda text: print(f"robot: {text}", flush=True))
 
+    def quiet(self) -> Supervisor:
+        """One whose failures alone are told, by what it raises."""
+        return Supervisor(self.settings(), self.folder)
+
 
 class Since(NamedTuple):
     """How far a run is when its robot is connected."""
@@ -160,6 +164,6 @@ def judged(place: Place, actor: Any, updates: int, episodes: int, stop: Any) -> 
 
 def probe(place: Place, look: Callable[[Schema], None]) -> None:
     """Connects the robot and shows what it declares, without moving it. Raises RobotStopped."""
-    with place.supervisor() as supervisor:
+    with place.quiet() as supervisor:
         assert supervisor.schema is not None
         look(supervisor.schema)

@@ -154,6 +154,9 @@ def _test(
     save_policy(folder / "policy", outcome.actor, contract)
     if worlds.real is None:
         place = training.robot_of(experiment, worlds.spec, folder, seed)
+        steps = experiment.test_episodes * worlds.spec.episode_length
+        longest = "" if place.live.rate == "max" else f", at most {steps / place.live.rate:,.0f} s"
+        print(f"the policy is tested on the robot: {experiment.test_episodes} episodes{longest}", flush=True)
         with stop.polled():
             episodes = live.judged(place, outcome.actor, outcome.updates, experiment.test_episodes, stop)
     else:

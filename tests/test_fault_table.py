@@ -3,6 +3,7 @@
 `tests/mutations.py` names the 24 rows, and takes the handling of each out of the code to see its test fail.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -263,6 +264,18 @@ def test_row_3_a_hang_in_python_is_broken_off_and_the_robot_told_to_hold(tmp_pat
         real.collect(40)
     told = rehearsal.commands(tmp_path / "memory", 1)
     assert told[21, 1] == 0.0 and told[20, 1] != 0.0  # between the hang and the next life
+
+
+def test_row_3_a_learner_that_keeps_the_interpreter_to_itself_is_no_hang_of_the_robot(tmp_path):
+    """As XLA does for moments while it compiles."""
+    with robot(tmp_path, rate=50.0, deadlines=Deadlines(step=0.4, close=1.0)) as real:
+        real.run()
+        wait_for(lambda: real.rows > 5)
+        for _ in range(3):
+            ctypes.PyDLL(None).usleep(800_000)  # with the interpreter's lock
+            time.sleep(0.1)
+        assert not real.faults
+        real.hold()
 
 
 def test_a_line_on_the_status_is_fresh_while_the_robot_runs(tmp_path):

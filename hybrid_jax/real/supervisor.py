@@ -200,12 +200,15 @@ class Supervisor:
         while True:
             try:
                 message = process.channel.receive(_LOOK)
+                limit = self._limit(phase)
+                if message is None and time.monotonic() - heard > limit:
+                    # This thread may have stood still itself, for the interpreter's lock: what came meanwhile counts.
+                    message = process.channel.receive(0.0)
             except WireError:
                 reason = self._end_process(patience=0.5)  # it is about to end by itself
                 return reason if self._closing else self.status.count("death", reason)
             self._look()
             if message is None:
-                limit = self._limit(phase)
                 if time.monotonic() - heard > limit:
                     self._end_process()
                     return self.status.count("hang", f"no answer for {limit:g} s in {phase}")
