@@ -4,8 +4,8 @@
 
 A rehearsal robot (the real wheel-legged robot) steps at a fixed rate in its own process while H2O with 500 simulations
 learns as fast as it can on all cores. The times are those that the robot itself wrote down, apart from our clock:
-`late`, share of steps that are flagged; `unflagged`, steps that came more than half a period after their time and have
-no flag; `jitter`, |time between two commands - period|; `policy`, from observation to command.
+`late`, share of steps that are flagged; `unflagged`, commands that came more than two periods after the one before,
+where neither step has a flag; `jitter`, |time between two commands - period|; `policy`, from observation to command.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def _judge(rows: list[Transition], told: np.ndarray, period: float) -> dict[str,
     own = told[np.searchsorted(told, [row.monotonic for row in rows])]  # when the robot got each row's command
     same = np.array([a.episode == b.episode for a, b in itertools.pairwise(rows)])
     gaps = np.diff(own)
-    behind = same & (gaps > 1.5 * period)
+    behind = same & (gaps > 2 * period)
     jitter = np.abs(gaps[same] - period)
     return {
         "steps": len(rows),

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from experiments import training
 from experiments.experiment import Experiment
-from experiments.preflight import Worlds
+from experiments.worlds import Worlds
 from hybrid_jax import evaluate, plots, report, statistics
 from hybrid_jax.export import NumpyPolicy
 from hybrid_jax.metrics import read_csv

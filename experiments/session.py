@@ -13,8 +13,9 @@ from rich.console import Console
 
 from experiments import live, results, training
 from experiments.experiment import ROOT, Experiment, Refused, identity_of
-from experiments.preflight import Ready, Worlds
+from experiments.preflight import Ready
 from experiments.stopping import Stop
+from experiments.worlds import Worlds
 from hybrid_jax import evaluate
 from hybrid_jax.config import diff, to_json
 from hybrid_jax.export import NumpyPolicy, save_policy

@@ -15,8 +15,9 @@ import numpy as np
 
 from experiments import live
 from experiments.experiment import Experiment, Refused, identity_of
-from experiments.preflight import Worlds, real_capacity
+from experiments.preflight import real_capacity
 from experiments.stopping import Stop
+from experiments.worlds import Worlds
 from hybrid_jax import evaluate, guards, trainer
 from hybrid_jax.checkpoint import Checkpointer, CheckpointError, SaveFailed
 from hybrid_jax.export import NumpyPolicy

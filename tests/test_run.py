@@ -16,6 +16,7 @@ from envs import point_mass
 from experiments import experiment as experiments
 from experiments import online, preflight, run, training
 from experiments.stopping import Stop
+from experiments.worlds import check_video
 from hybrid_jax.config import json_diff, to_json
 from hybrid_jax.datasets import hdf5
 from hybrid_jax.export import NumpyPolicy
@@ -187,9 +188,10 @@ import sys
 from pathlib import Path
 import imageio.v2 as imageio
 from envs import point_mass
-from experiments import preflight, results
+from experiments import results
+from experiments.worlds import Worlds
 from tests.test_run import Filmed
-worlds = preflight.Worlds(point_mass.SPEC, point_mass.make(), Filmed(), None, None, None)
+worlds = Worlds(point_mass.SPEC, point_mass.make(), Filmed(), None, None, None)
 results._video(worlds, Path(sys.argv[1]), Path(sys.argv[2]))
 print(*(frame.mean() for frame in imageio.mimread(sys.argv[2], memtest=False)))
 """
@@ -210,12 +212,12 @@ def test_the_video_shows_one_episode_of_the_kept_policy(finished, tmp_path):
 )
 def test_a_video_that_cannot_be_made_is_refused(monkeypatch, real, message):
     if real is None:
-        monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+        monkeypatch.setattr("experiments.worlds.find_spec", lambda name: None)
     if message is None:
-        preflight._check_video(real())
+        check_video(real())
         return
     with pytest.raises(experiments.Refused, match=message):
-        preflight._check_video((real or Filmed)())
+        check_video((real or Filmed)())
 
 
 def test_resuming_a_finished_run_trains_nothing_again(finished):

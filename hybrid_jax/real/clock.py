@@ -32,9 +32,9 @@ class Clock:
     def judge(self, begun: float, ended: float) -> Flag:
         """What must be known of a step that was sent and answered at these times [s]; sets the next one's.
 
-        LATE: sent more than half a period after it was due, or answered after its period. GAP: one of both took, or
-        the pause since the observation behind it lasted, more than `LATE_GAP` periods. Lost periods are not made
-        up for.
+        LATE: sent more than half a period after it was due, or answered more than a period after. GAP: the answer
+        took, or the pause since the observation behind it lasted, more than `LATE_GAP` periods. Lost periods are
+        not made up for.
         """
         behind, taken = begun - self._due, ended - begun
         self.interval = None if self._measured is None else begun - self._sent
@@ -46,7 +46,7 @@ class Clock:
         if ended - self._due > self._period:
             self._due = ended
         flags = Flag(0)
-        if behind > self._period / 2 or taken > self._period:
+        if behind > self._period / 2 or behind + taken > self._period:
             flags |= Flag.LATE
         if max(taken, pause) > LATE_GAP * self._period:
             flags |= Flag.LATE | Flag.GAP
