@@ -23,7 +23,7 @@ from experiments import wheel_legged_h2o
 from hybrid_jax import dynamics_gap, trainer
 from hybrid_jax.algorithms import h2o
 from hybrid_jax.datasets import hdf5
-from hybrid_jax.feed import Caps, Feed, Threaded
+from hybrid_jax.feed import Before, Caps, Feed, Threaded
 from hybrid_jax.real.follow import Follower
 from hybrid_jax.real.record import Flag, Transition
 from hybrid_jax.real.segments import read
@@ -56,7 +56,7 @@ def beside(rate: float, seconds: float, folder: Path, made, algorithm, state, lo
     settings = Settings("envs.rehearsal:make", wheel_legged.SPEC.episode_length, rate, options)
     with Supervisor(settings, folder / "robot", print) as robot:
         feed = Feed(Follower(robot.journal, robot.schema), wheel_legged.SPEC, STEPS)
-        source = Threaded(robot, feed, 1, Caps(0, logged))
+        source = Threaded(robot, feed, 1, Caps(0), Before(rows=logged))
         robot.set_policy(jax.device_get(algorithm.policy(state.algorithm)), 0)
         robot.first()
         robot.run()

@@ -54,6 +54,7 @@ def make(constants: Constants = Constants()) -> SimEnv:
 class RealPointMass(gymnasium.Env):
     """The real side: the same equations in float64 numpy, with its own constants."""
 
+    simulated = True  # its time stands still between two steps
     max_action_step = 2.0  # any jump
     safe_action = 0.0
 

@@ -33,6 +33,8 @@ import numpy as np
 class Rehearsal(gymnasium.Wrapper):
     """A real side with declared limits, scripted faults and a memory that outlives its process."""
 
+    simulated = True  # its time stands still between two steps
+
     def __init__(
         self,
         base: str = "envs.wheel_legged:make_real",

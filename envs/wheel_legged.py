@@ -77,6 +77,7 @@ class RealWheelLegged(gymnasium.Env):
     """The real side: another robot than the simulator's, in MuJoCo C and float64, on the host."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
+    simulated = True  # its time stands still between two steps
     max_action_step = 2.0  # of the torque limit, from one step to the next: its motors take any jump
     safe_action = 0.0
 

@@ -9,10 +9,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from hybrid_jax.feed import Caps, Feed, Recorded, Synchronous, Threaded
+from hybrid_jax.feed import Before, Caps, Feed, Recorded, Synchronous, Threaded
 from hybrid_jax.real import segments
 from hybrid_jax.real.episodes import Episode, Episodes
 from hybrid_jax.real.follow import Follower
+from hybrid_jax.real.record import COUNTED
 from hybrid_jax.real.schema import Schema
 from hybrid_jax.real.settings import KINDS, Deadlines, Settings
 from hybrid_jax.real.supervisor import Supervisor
@@ -24,7 +25,9 @@ class Live:
     """Whether and how a robot takes part in a run."""
 
     feed: Literal["none", "synchronous", "threaded"] = "none"  # whose clock counts: nobody's, the learner's, its own
-    judge: Literal["robot", "instance"] = "robot"  # what tests policies: the robot itself, or a second instance of it
+    # What tests policies: the robot itself, or an instance in the learner's process, without gate and journal; auto:
+    # the robot where one takes part, else an instance, which must not be one of a robot.
+    judge: Literal["auto", "robot", "instance"] = "auto"
     recorded: Path | None = None  # a journal whose steps are learned from again, without the robot (synchronous)
     rate: float | Literal["max"] = "max"  # [Hz] control steps a second, or as fast as it goes; --real.rate is the same
     steps: int = 50  # real steps an iteration: exactly (synchronous), at most (threaded)
@@ -34,6 +37,15 @@ class Live:
     max_updates_without_real: int | None = None  # learning waits for a new row after so many; None: it never waits
     step_deadline: float | None = None  # [s] silence that counts as a hang; None: 10 periods >= 0.5, 5 without a rate
     reset_deadline: float = 120.0  # [s]
+    connect_deadline: float = 60.0  # [s]
+    hold_deadline: float = 5.0  # [s] for the environment's own `hold`
+    reward_range: tuple[float, float] = (-1e6, 1e6)  # rewards outside are faults
+
+    @property
+    def by_robot(self) -> bool:
+        """Whether the robot itself is the judge."""
+        return self.judge == "robot" or (self.judge == "auto" and self.feed != "none")
+
     retries: int = 5  # attempts in a row before the robot is given up
     frozen_after: int = 25  # equal observations in a row that flag a frozen sensor; 0: never
 
@@ -54,8 +66,15 @@ class Place(NamedTuple):
             episode_length=self.episode_length,
             rate=0.0 if live.rate == "max" else live.rate,
             seed=self.seed,
+            reward_range=live.reward_range,
             frozen_after=live.frozen_after,
-            deadlines=Deadlines(reset=live.reset_deadline, step=live.step_deadline),
+            deadlines=Deadlines(
+                connect=live.connect_deadline,
+                reset=live.reset_deadline,
+                step=live.step_deadline,
+                hold=live.hold_deadline,
+                close=live.hold_deadline + 5.0,
+            ),
             retries=live.retries,
         )
 
@@ -65,15 +84,6 @@ class Place(NamedTuple):
     def quiet(self) -> Supervisor:
         """One whose failures alone are told, by what it raises."""
         return Supervisor(self.settings(), self.folder)
-
-
-class Since(NamedTuple):
-    """How far a run is when its robot is connected."""
-
-    logged: int  # rows of the log
-    watermark: int  # records of the journal that the state holds already
-    policy: Any  # the one that explores now, on the device
-    updates: int
 
 
 class Robot:
@@ -97,7 +107,7 @@ class Robot:
             "robot/staleness": self._staleness,
             "robot/rows": float(chunk.count),
             "robot/lag": float(self._robot.watermark - self.watermark),
-            "robot/late": float(self._robot.late),
+            **{f"robot/{name}": float(self._robot.counts[name]) for name in COUNTED if name != "rows"},
             "robot/faults": float(sum(self._robot.faults.values())),
             "robot/skipped": float(self._source.feed.skipped),
         }
@@ -111,38 +121,36 @@ class Robot:
 
 
 @contextmanager
-def robot(place: Place, spec: Spec, algorithm: Algorithm, since: Since, stop: Any) -> Iterator[Robot | None]:
-    """The robot of a run, connected, or None where the run has none; a signal holds it at once.
+def robot(
+    place: Place, spec: Spec, algorithm: Algorithm, policy: Any, before: Before, watermark: int, stop: Any
+) -> Iterator[Robot]:
+    """The robot of a run, connected; a signal holds it at once.
 
-    Raises RobotStopped, Halted.
+    policy: the one that explores now, on the device; watermark: records of the journal that the state holds already.
+    Raises RobotStopped, JournalError, Halted.
     """
     live = place.live
-    if live.feed == "none":
-        yield None
-        return
     if live.recorded is not None:
         schema = segments.read_schema(segments.segments(live.recorded)[0])
         assert schema is not None  # checked before the run began
         past = Recorded(sum(1 for _ in segments.read(live.recorded)))
-        feed = Feed(Follower(live.recorded, schema, since.watermark), spec, live.steps)
-        yield Robot(past, Synchronous(past, feed, live.policy_every))
+        feed = Feed(Follower(live.recorded, schema, watermark), spec, live.steps)
+        yield Robot(past, Synchronous(past, feed, live.policy_every, before))
         return
     supervisor = place.supervisor()
     with stop.at_once(supervisor.halt), supervisor:
         assert supervisor.schema is not None
-        feed = Feed(Follower(supervisor.journal, supervisor.schema, since.watermark), spec, live.steps)
+        feed = Feed(Follower(supervisor.journal, supervisor.schema, watermark), spec, live.steps)
         if live.feed == "synchronous":
-            source: Synchronous | Threaded = Synchronous(supervisor, feed, live.policy_every)
+            source: Synchronous | Threaded = Synchronous(supervisor, feed, live.policy_every, before)
         else:
             drawn = int(np.sum(np.asarray(algorithm.mix(jax.random.key(0))) == REAL))
-            caps = Caps(drawn, since.logged, live.max_reuse, live.max_updates_without_real)
-            source = Threaded(supervisor, feed, live.policy_every, caps)
-            supervisor.set_policy(jax.device_get(since.policy), since.updates)
+            caps = Caps(drawn, live.max_reuse, live.max_updates_without_real)
+            source = Threaded(supervisor, feed, live.policy_every, caps, before)
+            supervisor.set_policy(jax.device_get(policy), before.updates)
             if live.rate != "max":
                 supervisor.first()
             supervisor.run()
-            while since.logged + since.watermark == 0 and supervisor.watermark < live.steps:
-                supervisor.wait(live.steps, timeout=1.0)  # nothing can be drawn from an empty store
         yield Robot(supervisor, source)
 
 

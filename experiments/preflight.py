@@ -69,7 +69,8 @@ def use_compile_cache() -> None:
 
 
 def _check_numbers(experiment: Experiment) -> None:
-    for name in ("updates", "evaluate_every", "episodes", "test_episodes", "seeds", "checkpoint_every"):
+    at_least_one = ("updates", "evaluate_every", "episodes", "test_episodes", "seeds", "checkpoint_every")
+    for name in (*at_least_one, "max_bad_updates"):
         if getattr(experiment, name) < 1:
             raise Refused(f"--{name} {getattr(experiment, name)} must be at least 1")
     each = experiment.rates.updates

@@ -15,8 +15,9 @@ from dataclasses import fields, replace
 import numpy as np
 
 from experiments import experiment as experiments
-from experiments import online, preflight, training
+from experiments import online, preflight
 from experiments.experiment import Experiment, Refused, factory
+from experiments.judging import TEST_SEED
 from hybrid_jax import config, evaluate, statistics
 from hybrid_jax.algorithms import sac
 from hybrid_jax.export import NumpyPolicy
@@ -54,9 +55,7 @@ def judge(experiment: Experiment) -> dict:
     with contextlib.closing(make_real()) as env, contextlib.closing(make_real()) as test:
         result = online.learn(env, test, spec, settings, experiment.seed, print)
         policy = NumpyPolicy.from_params(result.actor)
-        episodes = evaluate.real_episodes(
-            test, policy, experiment.test_episodes, training.TEST_SEED, spec.episode_length
-        )
+        episodes = evaluate.real_episodes(test, policy, experiment.test_episodes, TEST_SEED, spec.episode_length)
     returns = [episode.total for episode in episodes]
     return {
         "real_return_mean": float(np.mean(returns)),

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from experiments import training
 from experiments.experiment import Experiment
+from experiments.judging import TEST_SEED
 from experiments.worlds import Worlds
 from hybrid_jax import evaluate, plots, report, statistics
 from hybrid_jax.export import NumpyPolicy
@@ -141,5 +141,5 @@ def _video(worlds: Worlds, policy: Path, path: Path) -> None:
         if next(steps) % every == 0:
             frames.append(worlds.real.render())
 
-    evaluate.real_episode(worlds.real, NumpyPolicy.load(policy), training.TEST_SEED, worlds.spec.episode_length, frame)
+    evaluate.real_episode(worlds.real, NumpyPolicy.load(policy), TEST_SEED, worlds.spec.episode_length, frame)
     imageio.mimwrite(path, frames, fps=1 / (every * worlds.spec.dt), macro_block_size=2)

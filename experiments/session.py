@@ -13,6 +13,7 @@ from rich.console import Console
 
 from experiments import live, results, training
 from experiments.experiment import ROOT, Experiment, Refused, identity_of
+from experiments.judging import TEST_SEED
 from experiments.preflight import Ready
 from experiments.stopping import Stop
 from experiments.worlds import Worlds
@@ -22,6 +23,7 @@ from hybrid_jax.export import NumpyPolicy, save_policy
 from hybrid_jax.guards import BadUpdates
 from hybrid_jax.metrics import read_csv, write_atomically
 from hybrid_jax.provenance import git_state
+from hybrid_jax.real.segments import JournalError
 from hybrid_jax.real.settings import Halted, RobotStopped
 
 PACKAGES = (
@@ -49,7 +51,7 @@ def run(experiment: Experiment, ready: Ready, arguments: list[str], folder: Path
             for method, (settings, algorithm) in ready.learners.items():
                 home = folder if not trained else folder / "rivals" / method
                 trained[method] = _train_method(settings, algorithm, ready.worlds, method, home, stop)
-        except RobotStopped as stopped:
+        except (RobotStopped, JournalError) as stopped:
             console.print(f"the robot stopped: {stopped}")
             console.print(f"its data are kept; go on with: python experiments/run.py --resume {folder}")
             return 3
@@ -63,7 +65,10 @@ def run(experiment: Experiment, ready: Ready, arguments: list[str], folder: Path
             return 128 + stop.wanted
         finally:
             seconds = earlier + time.monotonic() - started
-            _write_record(folder, origin | {"seconds": seconds})
+            try:
+                _write_record(folder, origin | {"seconds": seconds})
+            except OSError as error:  # what the run itself had to say comes first
+                console.print(f"warning: the time taken could not be written to {folder / 'run.json'} ({error})")
         results.show(console, experiment, ready.worlds, folder, trained, seconds)
     return 0
 
@@ -163,7 +168,7 @@ def _test(
     else:
         policy = NumpyPolicy.load(folder / "policy")
         episodes = evaluate.real_episodes(
-            worlds.real, policy, experiment.test_episodes, training.TEST_SEED, worlds.spec.episode_length
+            worlds.real, policy, experiment.test_episodes, TEST_SEED, worlds.spec.episode_length
         )
     worst = min(episodes, key=lambda episode: episode.total)
     np.savez_compressed(folder / "worst_episode.npz", obs=worst.obs, actions=worst.actions, rewards=worst.rewards)

@@ -45,9 +45,8 @@ def build(experiment: Experiment, undo: ExitStack) -> Worlds:
         raise Refused(f"--sim {experiment.sim} made a {type(sim).__name__}; it must return a hybrid_jax.types.SimEnv")
     sim = gap.apply(sim, experiment.gap)
     _check_live(experiment, sim.spec)
-    by_robot = experiment.live.feed != "none" and experiment.live.judge == "robot"
-    real = None if by_robot else _instance(experiment, sim.spec, undo)
-    if by_robot:
+    real = None if experiment.live.by_robot else _instance(experiment, sim.spec, undo)
+    if real is None:
         _check_robot(experiment, sim.spec)
     for index, name, _, _ in experiment.columns:
         if not 0 <= index < sim.spec.obs_size:
@@ -80,6 +79,11 @@ def _instance(experiment: Experiment, spec: Spec, undo: ExitStack) -> RealEnv:
             f"--real {experiment.real}: a {type(real).__name__} has no {', '.join(missing)}, as gymnasium asks"
         )
     undo.callback(real.close)
+    if experiment.live.judge == "auto" and hasattr(real, "max_action_step") and not getattr(real, "simulated", False):
+        raise Refused(
+            f"--real {experiment.real} declares max_action_step, as robots do: --live.judge robot tests policies on it"
+            " through gate and journal, --live.judge instance in this process, without them"
+        )
     _check_spaces(real, spec, experiment.real)
     _check_reset(real, spec, experiment.real)
     if experiment.live.feed != "none":
@@ -122,8 +126,20 @@ def _check_reset(real: RealEnv, spec: Spec, reference: str) -> None:
 def _check_live(experiment: Experiment, spec: Spec) -> None:
     """A robot takes part in one run of one method; its numbers must make sense."""
     wanted = experiment.live
+    if wanted.rate != "max" and not 0 < wanted.rate <= 10_000:
+        raise Refused(f"--live.rate {wanted.rate:g} must be steps a second, at most 10,000, or max")
     if wanted.feed == "none":
+        if wanted.recorded is not None:
+            raise Refused(f"--live.recorded {wanted.recorded} needs --live.feed synchronous")
         return
+    if wanted.feed == "synchronous" and wanted.rate != "max":
+        raise Refused(
+            f"--live.rate {wanted.rate:g}: with --live.feed synchronous the robot waits for the learner after every"
+            " order, so it has no rate; give --live.feed threaded"
+        )
+    for name in ("max_reuse", "max_updates_without_real"):
+        if wanted.feed == "synchronous" and getattr(wanted, name) is not None:
+            raise Refused(f"--live.{name} is for --live.feed threaded; synchronous has --live.steps for an iteration")
     if experiment.seeds > 1 or experiment.rivals:
         raise Refused(f"--live.feed {wanted.feed}: one robot trains one policy; give --seeds 1 and --rivals ''")
     for name in ("steps", "capacity", "policy_every", "retries"):
@@ -131,8 +147,6 @@ def _check_live(experiment: Experiment, spec: Spec) -> None:
             raise Refused(f"--live.{name} {getattr(wanted, name)} must be at least 1")
     if wanted.steps > wanted.capacity:
         raise Refused(f"--live.steps {wanted.steps} do not fit into --live.capacity {wanted.capacity}")
-    if wanted.rate != "max" and not 0 < wanted.rate <= 10_000:
-        raise Refused(f"--live.rate {wanted.rate:g} must be steps a second, at most 10,000, or max")
     if wanted.recorded is not None:
         paths = segments.segments(wanted.recorded)
         schema = segments.read_schema(paths[0]) if paths else None
@@ -140,7 +154,7 @@ def _check_live(experiment: Experiment, spec: Spec) -> None:
             raise Refused(
                 f"--live.recorded {wanted.recorded} needs a folder with a journal and --live.feed synchronous"
             )
-        if wanted.judge == "robot":
+        if wanted.by_robot:
             raise Refused("--live.recorded is learned from without the robot: give --live.judge instance")
         box = spec.obs_size, spec.action_size
         if (schema.obs_size, schema.action_size) != box:

@@ -73,7 +73,7 @@ class Robot(Protocol):
     def watermark(self) -> int: ...  # records in its journal
 
     @property
-    def late(self) -> int: ...  # steps that came late
+    def counts(self) -> Counter[str]: ...  # of its steps, by `record.COUNTED`
 
     @property
     def faults(self) -> Counter[str]: ...
@@ -90,7 +90,7 @@ class Recorded:
 
     def __init__(self, watermark: int):
         """watermark: records in the journal."""
-        self.watermark, self.late, self.faults = watermark, 0, Counter()
+        self.watermark, self.counts, self.faults = watermark, Counter(), Counter()
 
     def set_policy(self, params: Any, version: int) -> None:
         """What it did is done."""
@@ -103,6 +103,15 @@ class Recorded:
         return self.watermark
 
 
+@dataclass(frozen=True)
+class Before:
+    """How far a run was when its robot was connected."""
+
+    rows: int = 0  # in the real store: the log's, and live ones of earlier parts of the run
+    iterations: int = 0
+    updates: int = 0
+
+
 class Synchronous:
     """The robot does C steps, then the learner one iteration, and so on: deterministic, for science.
 
@@ -110,9 +119,10 @@ class Synchronous:
     done again, exactly as it was.
     """
 
-    def __init__(self, robot: Robot, feed: Feed, policy_every: int):
+    def __init__(self, robot: Robot, feed: Feed, policy_every: int, before: Before = Before()):
         """policy_every: iterations between two copies of the policy to the robot."""
-        self._robot, self._feed, self._every, self._calls = robot, feed, policy_every, 0
+        self._robot, self._feed, self._every, self._before = robot, feed, policy_every, before
+        self._calls = before.iterations
 
     @property
     def feed(self) -> Feed:
@@ -123,18 +133,23 @@ class Synchronous:
         if self._calls % self._every == 0:
             self._robot.set_policy(params(), updates)
         self._calls += 1
-        ready = self._robot.watermark - self._feed.watermark
-        if ready < self._feed.size:
-            self._robot.collect(self._feed.size - ready)
-        return self._feed.take(self._robot.watermark)
+        while True:
+            ready = self._robot.watermark - self._feed.watermark
+            if ready < self._feed.size:
+                self._robot.collect(self._feed.size - ready)
+            chunk = self._feed.take(self._robot.watermark)
+            if self._before.rows + self._feed.rows:  # nothing can be drawn from an empty store
+                return chunk
 
 
 class Threaded:
     """The robot goes by its own clock and the learner by its own; each takes what the other has left."""
 
-    def __init__(self, robot: Robot, feed: Feed, policy_every: int, caps: "Caps"):
-        self._robot, self._feed, self._every, self._caps, self._calls = robot, feed, policy_every, caps, 0
-        self._since = 0  # updates at the last new row
+    def __init__(self, robot: Robot, feed: Feed, policy_every: int, caps: "Caps", before: Before = Before()):
+        """policy_every: iterations between two copies of the policy to the robot."""
+        self._robot, self._feed, self._every, self._before, self._caps = robot, feed, policy_every, before, caps
+        self._calls = before.iterations
+        self._since = before.updates  # updates at the last new row
 
     @property
     def feed(self) -> Feed:
@@ -148,15 +163,19 @@ class Threaded:
         if self._calls % self._every == 0:
             self._robot.set_policy(params(), updates)
         self._calls += 1
-        watermark = self._robot.watermark
-        while (
-            self._caps.exceeded(updates, updates - self._since, self._feed.rows) and watermark == self._feed.watermark
-        ):
-            watermark = self._robot.wait(self._feed.watermark + 1, timeout=1.0)
-        chunk = self._feed.take(watermark)
-        if chunk.count:
-            self._since = updates
-        return chunk
+        while True:
+            have = self._before.rows + self._feed.rows
+            wanted = 0 if have else self._feed.size  # the first draws shall have a chunk to choose from
+            if have and self._caps.exceeded(updates, updates - self._since, have):
+                wanted = 1
+            watermark = self._robot.watermark
+            while watermark < self._feed.watermark + wanted:
+                watermark = self._robot.wait(self._feed.watermark + wanted, timeout=1.0)
+            chunk = self._feed.take(watermark)
+            if chunk.count:
+                self._since = updates
+            if have or chunk.count:
+                return chunk
 
 
 @dataclass(frozen=True)
@@ -164,12 +183,14 @@ class Caps:
     """How far learning may run ahead of the real rows."""
 
     real_draws: int  # real rows drawn in one update
-    logged: int  # real rows that were there before the first live one
     max_reuse: float | None = None  # draws per real row, over the whole run
     max_updates_without_real: int | None = None
 
-    def exceeded(self, updates: int, without: int, live_rows: int) -> bool:
-        """Whether learning must wait for the next real row."""
+    def exceeded(self, updates: int, without: int, rows: int) -> bool:
+        """Whether learning must wait for the next real row.
+
+        updates: done; without: of these, since the newest real row; rows: real ones that were ever learned from.
+        """
         if self.max_updates_without_real is not None and without > self.max_updates_without_real:
             return True
-        return self.max_reuse is not None and updates * self.real_draws > self.max_reuse * (self.logged + live_rows)
+        return self.max_reuse is not None and updates * self.real_draws > self.max_reuse * rows

@@ -23,7 +23,7 @@ from hybrid_jax.real.follow import Follower
 from hybrid_jax.real.journal import Journal
 from hybrid_jax.real.record import Flag
 from hybrid_jax.real.segments import JournalError
-from hybrid_jax.real.settings import Deadlines, RobotStopped, State
+from hybrid_jax.real.settings import Deadlines, Halted, RobotStopped, State
 from tests.test_journal import SCHEMA, step
 from tests.test_robot import QUICK, kept, obeys_the_point_mass, robot
 
@@ -76,7 +76,7 @@ def test_row_4_a_large_share_of_late_steps_is_told_once(tmp_path):
     with robot(tmp_path, *[(n, "late", 0.012) for n in range(20)], rate=100.0) as real:
         real.collect(220)
         assert sum("steps were late" in line for line in real.said) == 1
-        assert real.late >= 20
+        assert real.counts["late"] >= 20
 
 
 def test_row_6_a_line_that_is_cut_for_a_while_comes_back(tmp_path):
@@ -112,6 +112,21 @@ def test_row_9_another_form_stops_the_robot(tmp_path, kind, value, said):
         real.collect(10)
     assert said in str(stopped.value)
     assert len(kept(tmp_path)[0]) == 5
+    assert rehearsal.commands(tmp_path / "memory", 1)[-1, 1] == 0.0  # a person is needed; until then it is held
+
+
+def test_row_15_an_emergency_stop_among_nonsense_is_still_one(tmp_path):
+    """A robot without power has no sensors either."""
+    with robot(tmp_path, (20, "estop", "button"), (20, "nan", 0), (20, "reward", "inf")) as real:
+        with pytest.raises(RobotStopped, match="emergency stop: button"):
+            real.collect(50)
+        assert real.faults == {"emergency stop": 1}
+        with pytest.raises(RobotStopped):
+            real.run(1)
+        real.hold()
+        time.sleep(0.1)
+        assert real.state == State.STOPPED and "button" in real.status.reason  # nothing covers it up
+    assert len(rehearsal.commands(tmp_path / "memory", 1)) == 21  # nothing was sent after it
 
 
 def test_row_12_a_wall_clock_that_jumps_changes_no_rate(tmp_path):
@@ -121,6 +136,18 @@ def test_row_12_a_wall_clock_that_jumps_changes_no_rate(tmp_path):
     assert not faults and not any(row.flags & Flag.GAP for row in rows)
     assert rows[15].wall < rows[5].wall - 3000 and rows[25].wall > rows[15].wall + 6000
     assert np.median(np.diff([row.monotonic for row in rows])) == pytest.approx(0.02, rel=0.1)
+
+
+def test_row_16_after_an_operator_the_gate_starts_from_what_was_executed(tmp_path):
+    still = {"Dense_0": {"kernel": np.zeros((2, 2), np.float32), "bias": np.float32([-3.0, 0.0])}}
+    still |= {"log_std_multiplier": np.float32(0), "log_std_offset": np.float32(-20)}
+    real = robot(tmp_path, *[(n, "intervene", [1.0]) for n in range(20, 26)])
+    real.settings.options["max_action_step"] = 0.25
+    with real:
+        real.set_policy(still, 1)
+        real.collect(40)
+    sent = [float(row.sent[0]) for row in kept(tmp_path)[0]]
+    np.testing.assert_allclose(sent[25:30], [1.0, 0.75, 0.5, 0.25, 0.0], atol=1e-6)
 
 
 def test_row_16_an_operator_who_takes_over_for_a_while(tmp_path):
@@ -195,6 +222,85 @@ def gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+class SlowHold(rehearsal.Rehearsal):
+    """A robot whose reset takes 5 s and whose own hold is a ramp of half a second."""
+
+    simulated = False
+
+    def reset(self, **kwargs):
+        if self._counts["resets"] == int(os.environ.get("SLOW_RESET", "-1")):
+            time.sleep(5.0)
+        return super().reset(**kwargs)
+
+    def hold(self):
+        with open(self._memory / "holds", "a") as file:
+            file.write(f"begin {time.monotonic()}\n")
+            file.flush()
+            time.sleep(0.5)
+            file.write(f"end {time.monotonic()}\n")
+
+
+def slow_hold(**options):
+    return SlowHold(**options)
+
+
+def slow(folder: Path, **changed):
+    """A supervisor of that robot."""
+    real = robot(folder, rate=50.0, deadlines=Deadlines(step=1.0, reset=30.0), **changed)
+    object.__setattr__(real.settings, "factory", "tests.test_fault_table:slow_hold")
+    return real
+
+
+def holds(folder: Path) -> list[tuple[str, float]]:
+    return [(word, float(at)) for word, at in map(str.split, (folder / "memory" / "holds").read_text().splitlines())]
+
+
+def test_row_18_a_ramp_of_the_users_is_waited_for_and_is_no_fault(tmp_path):
+    with slow(tmp_path) as real:
+        real.run()
+        wait_for(lambda: real.rows > 20)
+        told = time.monotonic()
+        real.halt()
+        with pytest.raises(Halted):
+            real.collect(1)
+    words = holds(tmp_path)
+    assert [word for word, _ in words] == ["begin", "end"] and words[0][1] - told < 0.3
+    assert not real.faults and len(kept(tmp_path)[1]) == 1  # the note that it was told to hold
+
+
+def test_row_18_a_halt_breaks_off_a_long_reset_and_the_robot_is_held(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLOW_RESET", "1")
+    with slow(tmp_path) as real:
+        real.run()
+        wait_for(lambda: real.rows == 100)
+        time.sleep(0.3)  # the second reset has begun
+        told = time.monotonic()
+        real.halt()
+        wait_for(lambda: (tmp_path / "memory" / "holds").exists())
+        assert holds(tmp_path)[0][1] - told < 0.5
+    assert [word for word, _ in holds(tmp_path)] == ["begin", "end"] and not real.faults
+
+
+def test_a_policy_larger_than_the_line_waits_for_a_slow_reset_and_nobody_else_does(tmp_path, monkeypatch):
+    """As the default networks of 256 x 256 are, in a reset of 5 s."""
+    monkeypatch.setenv("SLOW_RESET", "0")
+    large = {"Dense_0": {"kernel": np.zeros((2, 500_000), np.float32), "bias": np.zeros(500_000, np.float32)}}
+    large |= {"Dense_1": {"kernel": np.zeros((500_000, 2), np.float32), "bias": np.float32([0.5, 0.0])}}
+    large |= {"log_std_multiplier": np.float32(0), "log_std_offset": np.float32(-20)}
+    with slow(tmp_path) as real:
+        real.run(30)
+        time.sleep(0.5)
+        begun = time.monotonic()
+        for version in range(1, 4):
+            real.set_policy(large, version)
+        assert time.monotonic() - begun < 1.0
+        wait_for(lambda: real.state == State.HOLD and real.rows == 30)
+        real.collect(5)
+        assert not real.faults
+    rows, _ = kept(tmp_path)
+    assert [row.policy for row in rows[-5:]] == [3] * 5
 
 
 def test_row_19_a_killed_learner_leaves_a_robot_that_holds_and_no_process(tmp_path, learner):
@@ -306,3 +412,12 @@ def test_row_11_records_that_are_doubled_or_out_of_order_are_not_taken(tmp_path,
     assert len(follower.take(good)) == good
     with pytest.raises(JournalError):
         follower.take(good + 1)
+
+
+def test_an_order_of_episodes_is_not_begun_anew_by_a_fault(tmp_path):
+    with robot(tmp_path, (150, "raise", "motor"), (350, "die", "SIGKILL")) as real:
+        real.collect(episodes=4)
+        assert real.faults == {"error": 1, "death": 1}
+    rows, faults = kept(tmp_path)
+    whole = [row.episode for row in rows if row.flags & Flag.TRUNCATED]
+    assert len(whole) == 4 and len(faults) == 2 and len(rows) < 4 * 100 + 200

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hybrid_jax.feed import Caps, Feed, Recorded, Synchronous, Threaded
+from hybrid_jax.feed import Before, Caps, Feed, Recorded, Synchronous, Threaded
 from hybrid_jax.real.follow import Follower
 from hybrid_jax.real.journal import Journal
 from hybrid_jax.real.record import Fault, Flag
@@ -145,7 +145,7 @@ def test_threaded_never_waits_without_a_cap(tmp_path):
     with Journal(tmp_path, SCHEMA) as journal:
         robot = Scripted(journal)
         robot.collect(1)
-        source = Threaded(robot, feed(tmp_path, 4), policy_every=3, caps=Caps(real_draws=100, logged=0))
+        source = Threaded(robot, feed(tmp_path, 4), policy_every=3, caps=Caps(real_draws=100), before=Before(rows=1))
         counts = [source.next(dict, 10 * n).count for n in range(5)]
     assert counts == [1, 0, 0, 0, 0] and robot.waits == 0
     assert [version for _, version in robot.policies] == [0, 30]
@@ -155,8 +155,8 @@ def test_threaded_waits_where_learning_would_run_ahead(tmp_path):
     with Journal(tmp_path, SCHEMA) as journal:
         robot = Scripted(journal)
         robot.collect(1)
-        caps = Caps(real_draws=2, logged=10, max_updates_without_real=25)
-        source = Threaded(robot, feed(tmp_path, 4), 1, caps)
+        caps = Caps(real_draws=2, max_updates_without_real=25)
+        source = Threaded(robot, feed(tmp_path, 4), 1, caps, Before(rows=10))
         counts = [int(source.next(dict, 10 * n).count) for n in range(7)]
         assert counts == [1, 0, 0, 1, 0, 0, 1] and robot.waits == 2  # at 30 and at 60 updates
     other = tmp_path / "reuse"
@@ -164,7 +164,7 @@ def test_threaded_waits_where_learning_would_run_ahead(tmp_path):
         robot = Scripted(journal)
         robot.collect(1)
         # 2 draws an update, 4 draws a row at most: 2 rows carry 4 updates
-        source = Threaded(robot, feed(other, 4), 1, Caps(real_draws=2, logged=1, max_reuse=4.0))
+        source = Threaded(robot, feed(other, 4), 1, Caps(real_draws=2, max_reuse=4.0), Before(rows=1))
         counts = [int(source.next(dict, n).count) for n in range(9)]
         assert counts == [1, 0, 0, 0, 0, 1, 0, 1, 0]
         assert all(2 * n <= 4.0 * (1 + sum(counts[: n + 1])) for n in range(9))

@@ -15,6 +15,7 @@ import pytest
 from envs import point_mass
 from experiments import experiment as experiments
 from experiments import online, preflight, run, training
+from experiments.judging import TEST_SEED
 from experiments.stopping import Stop
 from experiments.worlds import check_video
 from hybrid_jax.config import json_diff, to_json
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MINE = """
 from pathlib import Path
 
+from experiments.judging import TEST_SEED
 from experiments.experiment import Experiment
 from hybrid_jax import trainer
 from hybrid_jax.algorithms import h2o
@@ -144,7 +146,7 @@ def test_the_kept_policy_gives_the_reported_return(finished):
     """The policy folder alone, driven by hand in the real environment, repeats the first test episode."""
     policy = NumpyPolicy.load(finished / "seed0" / "policy")
     env = point_mass.make_real()
-    obs, total, done = env.reset(seed=training.TEST_SEED)[0], 0.0, False
+    obs, total, done = env.reset(seed=TEST_SEED)[0], 0.0, False
     while not done:
         obs, reward, fell, timeout, _ = env.step(policy(np.asarray(obs, np.float32)))
         total, done = total + reward, fell or timeout

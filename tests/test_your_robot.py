@@ -45,7 +45,7 @@ def test_the_guides_command_trains_beside_the_robot(folder, capsys):
 def test_the_guides_robot_keeps_the_contract(folder, capsys):
     assert command.main(["check-real", "my_robot:make", "50"]) == 0, capsys.readouterr().out
     said = capsys.readouterr().out
-    assert "100 steps in 1 episodes" in said and "!" not in said
+    assert "100 steps in 2 episodes" in said and "!" not in said
     with Supervisor(Settings("my_robot:make", episode_length=30), folder / "robot") as robot:
         robot.collect(100)
     assert command.main(["journal", "export", str(folder / "robot" / "journal"), "my_log.hdf5"]) == 0

@@ -14,6 +14,10 @@ class Ended(BaseException):
     """SIGTERM came: no fault of the environment, so nothing that handles those may catch it."""
 
 
+class EmergencyStop(Exception):
+    """Raised by an environment, or for it: its emergency stop was pressed."""
+
+
 class Body:
     """A user's environment."""
 
@@ -24,10 +28,12 @@ class Body:
         self.limits = declared(self.env)
         self.obs_size = int(np.prod(self.env.observation_space.shape))
         self.workspace = getattr(self.env, "workspace", None)
+        self.simulated = bool(getattr(self.env, "simulated", False))  # its time stands still between two steps
         self.ending = False  # told to end
         self.untouchable = False  # after an emergency stop nothing is sent any more
-        self._moved = False  # before the first reset there is nothing to hold
+        self._moved = False  # since it was held, or began
         self._driving = False  # inside a call of the environment
+        self.holding = False  # inside the one that holds it
 
     def reset(self, seed: int) -> tuple[Any, dict]:
         """(obs, info) of a new episode. Raises Ended after SIGTERM, and whatever the environment raises."""
@@ -37,6 +43,7 @@ class Body:
 
     def step(self, action: np.ndarray) -> Any:
         """The environment's answer to an action that passed the gate. Raises as `reset`."""
+        self._moved = True
         with self._breakable():
             return self.env.step(action)
 
@@ -45,11 +52,15 @@ class Body:
         if self.untouchable or not self._moved:
             return ""
         hold: Callable | None = getattr(self.env, "hold", None)
+        self.holding = True
         try:
             with self._breakable():
                 self.env.step(self.limits.safe.astype(np.float32)) if hold is None else hold()
         except Exception as error:  # the robot is told to hold in vain; a person must know
             return f"; the safe action failed too ({type(error).__name__}: {error})"
+        finally:
+            self.holding = False
+        self._moved = False
         return ""
 
     def close(self) -> None:

@@ -96,6 +96,10 @@ class Gate:
         self._last = sent.astype(np.float64)
         return Decision(sent, bool(np.any(sent != np.asarray(asked, np.float32))), None)
 
+    def executed(self, action: np.ndarray) -> None:
+        """Another action [A] than the gate's was executed: the next one starts from it."""
+        self._last = np.asarray(action, np.float64)
+
     def hold(self, doubt: str) -> Decision:
         """The safe action, with the reason."""
         self._last = self.limits.safe.copy()

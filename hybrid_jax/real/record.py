@@ -44,6 +44,15 @@ class Flag(IntFlag):
     GREEDY = 128  # the policy was judged: its mode, without exploration
 
 
+COUNTED = {
+    "rows": None,
+    "late": Flag.LATE,
+    "limited": Flag.LIMITED,
+    "intervened": Flag.INTERVENED,
+    "frozen": Flag.FROZEN,
+}
+"""What is counted of a robot's steps: all of them, and those with a flag."""
+
 SKIPPED = Flag.GAP | Flag.FROZEN
 """Rows with these flags stay in the journal and are not learned: they are no true steps of `dt` seconds."""
 

@@ -5,6 +5,7 @@ A step is reported only when its record is on disk, by its sequence number. When
 comes, the robot gets the safe action and the process ends.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -19,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from hybrid_jax.export import NumpyPolicy, unflatten
-from hybrid_jax.real.body import Body, Ended
+from hybrid_jax.real.body import Body, EmergencyStop, Ended
 from hybrid_jax.real.clock import Clock
 from hybrid_jax.real.gate import Gate, GateError
 from hybrid_jax.real.journal import Journal
-from hybrid_jax.real.record import Fault, Flag, Transition
+from hybrid_jax.real.record import COUNTED, Fault, Flag, Transition
 from hybrid_jax.real.schema import Schema
 from hybrid_jax.real.segments import JournalError
 from hybrid_jax.real.validate import BadAnswer, Checker
@@ -31,11 +32,7 @@ from hybrid_jax.real.wire import Channel, WireError
 
 BEAT = 0.1  # [s] between signs of life while nothing is to do
 LOOK = 0.02  # [s] between two looks whether it has been told to end
-LAST = 0.5  # [s] from the end of the line to the end of the process, in any case
-
-
-class EmergencyStop(Exception):
-    """The environment reports that its emergency stop was pressed."""
+LAST = 0.5  # [s] from the end of the line to the end of the process, where it is not being held just then
 
 
 class Robot:
@@ -43,17 +40,17 @@ class Robot:
 
     def __init__(self, channel: Channel, order: dict[str, Any]):
         self._channel, self._order = channel, order
-        self._body = Body(order["factory"], order["options"])
-        limits = self._body.limits
+        self.body = Body(order["factory"], order["options"])
+        limits = self.body.limits
         self.schema = Schema(
             robot=order["factory"],
-            obs_size=self._body.obs_size,
+            obs_size=self.body.obs_size,
             action_size=limits.low.size,
             action_low=tuple(limits.low.tolist()),
             action_high=tuple(limits.high.tolist()),
             rate=order["rate"],
         )
-        self.gate = Gate(limits, self._body.workspace)
+        self.gate = Gate(limits, self.body.workspace)
         self.checker = Checker(self.schema.obs_size, order["reward_range"], order["frozen_after"])
         self.journal = Journal(Path(order["journal"]), self.schema)
         self._clock = Clock(order["rate"])
@@ -63,7 +60,7 @@ class Robot:
         self._left = 0  # steps still ordered; -1: no end
         self._episodes = -1  # episodes still ordered; -1: no end
         self._greedy = False  # the policy's mode instead of a sample
-        self._rows = self._late = 0  # of this process
+        self._totals = dict.fromkeys(COUNTED, 0)  # of this process
         self._obs: np.ndarray | None = None  # None: no episode is open
         last = self.journal.recovery.last
         self._episode, self._step = (0 if last is None else last.episode + 1), 0
@@ -76,51 +73,54 @@ class Robot:
         counts = {"kept": found.kept, "torn_bytes": found.torn_bytes, "stranded": found.stranded}
         self._report("ready", phase="hold", schema=self.schema.to_json(), **counts)
 
-    def end(self, *_: Any) -> None:
-        """The handler of SIGTERM."""
-        self._body.end()
-
     def serve(self) -> None:
         """Obeys until it is told to close. Raises WireError when the learner is gone, Ended after SIGTERM."""
         beat = 0.0
         while True:
-            if self._body.ending:
+            if self.body.ending:
                 raise Ended
             self._channel.flush()
             message = self._channel.receive(min(LOOK, self._clock.wait() if self._left else LOOK))
-            if message is not None:
-                if message[0]["op"] == "close":
-                    return
-                self._obey(*message)
-            elif self._left and self._clock.wait() == 0.0:
-                self._tick()
-            elif not self._left and time.monotonic() - beat > BEAT:
-                beat = time.monotonic()
-                self._report("beat", droppable=True)
+            try:
+                if message is not None:
+                    if message[0]["op"] == "close":
+                        return
+                    self._obey(*message)
+                elif self._left and self._clock.wait() == 0.0:
+                    self._tick()
+                elif not self._left and time.monotonic() - beat > BEAT:
+                    beat = time.monotonic()
+                    self._report("beat", droppable=True)
+            except JournalError as full:  # nothing more can be written down, so nothing more is done
+                self._left, self._obs = 0, None
+                self._report("stopped", kind="disk", reason=str(full) + self._safe())
 
     def _obey(self, order: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         if order["op"] == "policy":
             self._policy, self._version = NumpyPolicy.from_params(unflatten(arrays)), order["version"]
             self._report("policy", version=self._version)
-        elif order["op"] == "run" and not self._body.untouchable:
+        elif order["op"] == "run" and not self.body.untouchable:
             self._id, self._left = order["id"], order["steps"]
             self._episodes, self._greedy = order["episodes"], order["greedy"]
-            if self._greedy and self._obs is not None:  # a policy is judged by whole episodes
+            if self._greedy:  # a policy is judged by whole episodes
                 self._break_off("an episode of judgement begins")
             self._clock.go_on()
         elif order["op"] == "hold":
+            self._id = order["id"]
             self._hold("told to hold")
 
     def shut_down(self) -> None:
         """The safe action, then the environment and the journal are closed."""
-        self._body.ending = True
+        self.body.ending = True
         try:
-            failed = self._body.hold()
+            with contextlib.suppress(WireError):  # nobody listens: all the more it must be held
+                self._report("phase", phase="hold")
+            failed = self.body.hold()
             if failed:
                 print(f"robot{failed}", file=sys.stderr)
         finally:
             self.journal.close()
-            self._body.close()
+            self.body.close()
 
     def _tick(self) -> None:
         try:
@@ -128,14 +128,11 @@ class Robot:
                 self._reset()
             else:
                 self._advance()
-        except WireError:
+        except (WireError, JournalError):
             raise
         except EmergencyStop as stop:
-            self._body.untouchable = True
+            self.body.untouchable = True
             self._give_up("emergency stop", f"emergency stop: {stop}", stopped=True)
-        except JournalError as full:  # nothing more can be written down, so nothing more is done
-            self._left, self._obs = 0, None
-            self._report("stopped", phase="hold", kind="disk", reason=str(full) + self._body.hold())
         except BadAnswer as bad:
             self._give_up("bad answer", str(bad), bad.answer, stopped=bad.hopeless)
         except Exception as error:  # whatever a user's environment raises is a fault of this step, told and recorded
@@ -143,7 +140,7 @@ class Robot:
 
     def _reset(self) -> None:
         self._report("phase", phase="reset")
-        obs, info = self._body.reset(self._order["seed"] + self._episode)
+        obs, info = self.body.reset(self._order["seed"] + self._episode)
         self._stopped(info)
         self._obs = self.checker.observation(obs)
         self.checker.begin(self._obs)
@@ -162,15 +159,17 @@ class Robot:
             self._give_up("doubt", decision.doubt)
             return
         begun = time.monotonic()
-        answer = self._body.step(decision.sent)
+        answer = self.body.step(decision.sent)
         flags = self._clock.judge(begun, time.monotonic())
+        if isinstance(answer, tuple) and len(answer) == 5:
+            self._stopped(answer[4])  # before anything else: a robot without power answers nonsense
         obs, reward, terminated, truncated, info = self.checker.answer(answer)
-        self._stopped(info)
         flags |= self.checker.flags | (Flag.LIMITED if decision.limited else Flag(0))
         flags |= Flag.GREEDY if self._greedy else Flag(0)
         sent = decision.sent
         if "intervene_action" in info:
             sent = self.checker.intervention(info["intervene_action"], self.gate.limits)
+            self.gate.executed(sent)
             flags |= Flag.INTERVENED
         truncated = truncated or bool(info.get("abort")) or self._step + 1 >= self._order["episode_length"]
         flags |= Flag.TERMINATED if terminated else Flag.TRUNCATED if truncated else Flag(0)
@@ -179,43 +178,57 @@ class Robot:
             reward, obs, flags, self._version, begun, time.time(),
         )  # fmt: skip
         self.journal.append(row)
-        self._obs, self._step, self._rows = obs, self._step + 1, self._rows + 1
-        self._late += bool(flags & Flag.LATE)
-        # Totals, so that a learner which does not read for a while misses nothing and holds nothing up.
-        totals = {"rows": self._rows, "late": self._late}
-        self._report("row", droppable=True, phase="step", acted=acted, interval=self._clock.interval, **totals)
+        self._obs, self._step = obs, self._step + 1
         self._left -= self._left > 0
         if terminated or truncated:
             self._obs, self._episode = None, self._episode + 1
             self._episodes -= self._episodes > 0
+        for name, flag in COUNTED.items():
+            self._totals[name] += flag is None or bool(flags & flag)
+        self._report("row", droppable=True, phase="step", acted=acted, interval=self._clock.interval)
         if self._left == 0 or self._episodes == 0:
-            self._left = 0
-            self._report("held", phase="hold", id=self._id, reason="the ordered steps are done", **totals)
+            self._done()
+
+    def _done(self) -> None:
+        """What was ordered is done. A robot is held, which ends its episode; a simulated one just waits, within it."""
+        self._left, failed = 0, ""
+        if not self.body.simulated:
+            failed = self._safe()
+            if self._obs is not None:
+                self._obs, self._episode = None, self._episode + 1
+        self._report("held", phase="hold", reason=f"the ordered steps are done{failed}")
 
     def _asked(self, rng: np.random.Generator) -> np.ndarray:
         if self._policy is None:
             return rng.uniform(self.gate.limits.low, self.gate.limits.high).astype(np.float32)
         return self._policy(self._obs) if self._greedy else self._policy.explore(self._obs, rng)
 
-    def _stopped(self, info: dict) -> None:
-        if info.get("estop"):
+    def _stopped(self, info: Any) -> None:
+        if isinstance(info, dict) and info.get("estop"):
             raise EmergencyStop(str(info["estop"]))
 
     def _give_up(self, kind: str, reason: str, details: Any = "", stopped: bool = False) -> None:
-        """Ends the episode without a row, writes down why, holds the robot and tells the learner.
+        """Holds the robot, ends the episode without a row, writes down why and tells the learner.
 
         details: for the record alone, behind the reason: the bad answer, or where an error came from.
         """
+        reason += self._safe()
+        left = {"left": self._left, "episodes": self._episodes}
+        self._obs, self._left = None, 0
         self._fault(f"{reason}\n{details}" if details else reason)
-        self._episode, self._obs, self._left = self._episode + 1, None, 0
-        if not stopped:
-            reason += self._body.hold()
-        totals = {"rows": self._rows, "late": self._late}
-        self._report("stopped" if stopped else "fault", phase="hold", kind=kind, reason=reason, **totals)
+        self._episode += 1
+        self._report("stopped" if stopped else "fault", kind=kind, reason=reason, **left)
+
+    def _safe(self) -> str:
+        """Holds the robot and says where that failed; a slow `hold` of the user's is no hang of a step."""
+        self._report("phase", phase="hold")
+        return self.body.hold()
 
     def _report(self, event: str, droppable: bool = False, **more: Any) -> None:
-        """Tells the learner, without waiting for it."""
-        self._channel.post({"event": event, "next": self.journal.next_sequence} | more, droppable)
+        """Tells the learner, without waiting for it: totals, so that a report that was dropped is no loss."""
+        told = {"event": event, "next": self.journal.next_sequence, "totals": self._totals}
+        order = {"id": self._id, "left": self._left, "episodes": self._episodes}
+        self._channel.post(told | order | more, droppable=droppable)
 
     def _fault(self, reason: str) -> None:
         now = time.monotonic(), time.time()
@@ -224,9 +237,9 @@ class Robot:
 
     def _hold(self, reason: str) -> None:
         self._left = 0
-        reason += self._body.hold()
+        reason += self._safe()
         self._break_off(reason)
-        self._report("held", phase="hold", id=self._id, reason=reason)
+        self._report("held", reason=reason)
 
     def _break_off(self, reason: str) -> None:
         """The open episode, if there is one, cannot go on."""
@@ -236,18 +249,21 @@ class Robot:
             self._episode += 1
 
 
-def end_with(descriptor: int) -> None:
+def end_with(descriptor: int, body: Body, longest: float) -> None:
     """Ends this process soon after the other end of the line is closed, whatever the environment is doing.
 
     The main thread sees that by itself unless it hangs in a call of the environment, with nobody left to end it.
+    longest: [s] that holding the robot may take then.
     """
-    line = select.poll()
-    line.register(descriptor, select.POLLHUP | getattr(select, "POLLRDHUP", 0))
-    while not any(event & (select.POLLHUP | getattr(select, "POLLRDHUP", 0)) for _, event in line.poll()):
+    line, closed = select.poll(), select.POLLHUP | getattr(select, "POLLRDHUP", 0)
+    line.register(descriptor, closed)
+    while not any(event & closed for _, event in line.poll()):
         pass
     time.sleep(LOOK)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(LAST)
+    begun = time.monotonic()
+    while time.monotonic() - begun < (longest if body.holding else LAST):
+        time.sleep(LOOK)
     os._exit(128 + signal.SIGKILL)
 
 
@@ -262,8 +278,8 @@ def main(descriptor: int) -> int:
         hopeless = isinstance(error, GateError | JournalError | ImportError | AttributeError | TypeError)
         channel.send({"event": "refused", "reason": f"{type(error).__name__}: {error}", "hopeless": hopeless})
         return 1
-    signal.signal(signal.SIGTERM, robot.end)
-    threading.Thread(target=end_with, args=[descriptor], daemon=True).start()
+    signal.signal(signal.SIGTERM, robot.body.end)
+    threading.Thread(target=end_with, args=[descriptor, robot.body, order["close"]], daemon=True).start()
     code = 0
     try:
         robot.ready()

@@ -31,8 +31,8 @@ class Deadlines:
     connect: float = 60.0  # process started, environment built, journal opened
     reset: float = 120.0
     step: float | None = None  # None: ten periods but at least 0.5 s, and 5 s where there is no clock
-    idle: float = 3.0  # three missed signs of life
-    close: float = 5.0
+    hold: float = 5.0  # signs of life while it stands still; the environment's own `hold`
+    close: float = 10.0  # from the order to close to the end of the process, the last hold included
 
 
 @dataclass(frozen=True)

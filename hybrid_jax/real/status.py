@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hybrid_jax.metrics import write_atomically
+from hybrid_jax.real.record import COUNTED
 from hybrid_jax.real.settings import State
 
 _EVERY = 1.0  # [s] between two writings while nothing changes
@@ -26,16 +26,16 @@ class Status:
         self.state, self.reason, self._since = State.STARTING, "not started", time.time()
         self.watermark = 0  # records on disk: all numbers below it
         self.faults: Counter[str] = Counter()
-        self.rows = self.late = 0
+        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))  # of its steps
         self.acted: deque[float] = deque(maxlen=_RECENT)  # [s] from observation to command, of the last steps
         self.intervals: deque[float] = deque(maxlen=_RECENT)  # [s] between commands
-        self._totals = {"rows": 0, "late": 0}  # of these, those of the process that runs now
+        self._totals = dict.fromkeys(COUNTED, 0)  # of these, those of the process that runs now
         self._down: float | None = None  # since when no row has come, after a fault
         self._told_late, self._written = False, 0.0
 
     def change(self, state: State, reason: str, quiet: bool = False) -> None:
-        """Takes note of a new state; quiet: one that was ordered need not be said."""
-        if (state, reason) == (self.state, self.reason):
+        """Takes note of a new state, but none follows STOPPED; quiet: one that was ordered need not be said."""
+        if self.state == State.STOPPED or (state, reason) == (self.state, self.reason):
             return
         self.state, self.reason, self._since = state, reason, time.time()
         if not quiet:
@@ -56,20 +56,22 @@ class Status:
     def add_up(self, message: dict[str, Any]) -> int:
         """Adds a report's totals to those of the processes before; returns how many rows are new."""
         self.watermark = message.get("next", self.watermark)
-        new = message.get("rows", 0) - self._totals["rows"]
+        totals = message.get("totals", self._totals)
+        new = totals["rows"] - self._totals["rows"]
         if new <= 0:
             return 0
-        self.rows, self.late = self.rows + new, self.late + message["late"] - self._totals["late"]
-        self._totals = {name: message[name] for name in self._totals}
+        self.counts.update({name: totals[name] - self._totals[name] for name in COUNTED})
+        self._totals = totals
         for times, name in ((self.acted, "acted"), (self.intervals, "interval")):
             if message.get(name) is not None:
                 times.append(message[name])
         if self._down is not None:
             self._say(f"back after {time.monotonic() - self._down:.1f} s")
             self._down = None
-        if not self._told_late and self.rows >= _LATE_ROWS and self.late > _LATE_SHARE * self.rows:
+        rows, late = self.counts["rows"], self.counts["late"]
+        if not self._told_late and rows >= _LATE_ROWS and late > _LATE_SHARE * rows:
             self._told_late = True
-            self._say(f"{self.late} of {self.rows} steps were late; a lower rate, or fewer tasks beside, would help")
+            self._say(f"{late} of {rows} steps were late; a lower rate, or fewer tasks beside, would help")
         return new
 
     def freshen(self) -> None:
@@ -83,15 +85,17 @@ class Status:
             "state": self.state.value,
             "reason": self.reason,
             "since": self._since,
-            "rows": self.rows,
-            "late": self.late,
             "records": self.watermark,
+            **self.counts,
             "faults": dict(self.faults),
+            "down_seconds": None if self._down is None else round(time.monotonic() - self._down, 1),
             "policy_ms": _quantiles(self.acted),
             "interval_ms": _quantiles(self.intervals),
         }
-        try:
-            write_atomically(self._path, json.dumps(status, indent=2) + "\n")
+        partial = self._path.with_name(self._path.name + ".partial")
+        try:  # for people to look at: no wait for the disk, under a lock that others need
+            partial.write_text(json.dumps(status, indent=2) + "\n")
+            partial.replace(self._path)
         except OSError as error:  # a full disk stops the robot by its journal, and nothing by its status
             self._say(f"{self._path} could not be written: {error}")
 

@@ -24,6 +24,7 @@ from hybrid_jax.real.status import Status
 from hybrid_jax.real.wire import WireError
 
 _LOOK = 0.01  # [s] between two looks at the clock
+_PATIENCE = 0.04  # [s] that a call of the environment may go on after the robot was told to hold for good
 _SETTINGS = ("factory", "options", "rate", "seed", "reward_range", "frozen_after", "episode_length")
 
 
@@ -47,12 +48,13 @@ class Supervisor:
         self._order = {"op": "run", "id": 0, "steps": 0, "episodes": -1, "greedy": False}
         self._policy: tuple[dict[str, np.ndarray], int] | None = None  # the newest
         self._told = self._taken = -1  # versions of the policy sent, and received over there
+        self._phase, self._held = "connect", True  # what the robot is in the midst of; whether it stands still
         self._bad, self._rows_then = 0, -1  # faults in a row without a good row between
         self._again: float | None = None  # when the order is given again after a fault
-        self._halted = False
+        self._halted: float | None = None  # since when, by the clock
         self._changed = threading.Condition()
         self._process: Process | None = None
-        self._closing = False
+        self._closing: float | None = None
         self._thread = threading.Thread(target=self._watch, name="robot", daemon=True)
 
     def __enter__(self) -> "Supervisor":
@@ -68,7 +70,7 @@ class Supervisor:
     def __exit__(self, *error: object) -> None:
         """The robot gets the safe action and its process ends, by itself or by force."""
         with self._changed:
-            self._closing = True
+            self._closing = time.monotonic()
             self._tell({"op": "close"})
         self._thread.join()
 
@@ -83,13 +85,13 @@ class Supervisor:
 
     @property
     def rows(self) -> int:
-        """Steps since the supervisor began."""
-        return self.status.rows
+        """All of them."""
+        return self.status.counts["rows"]
 
     @property
-    def late(self) -> int:
-        """Those of them that came late."""
-        return self.status.late
+    def counts(self) -> Counter[str]:
+        """The steps since the supervisor began, by `record.COUNTED`."""
+        return self.status.counts
 
     @property
     def faults(self) -> Counter[str]:
@@ -97,8 +99,8 @@ class Supervisor:
         return self.status.faults
 
     def first(self) -> None:
-        """From now on the robot comes first on this machine's cores: every other thread of this process gives way."""
-        give_way(self._thread)
+        """From now on the robot comes first on this machine's cores: this process's other threads give way."""
+        give_way(*(thread for thread in threading.enumerate() if thread.name in (self._thread.name, "signals")))
 
     def set_policy(self, params: Any, version: int) -> None:
         """Gives the robot a copy of an actor's parameters; `version` is stamped on every row it leads to.
@@ -117,21 +119,24 @@ class Supervisor:
         with self._changed:
             self._check()
             self._order |= {"id": self._order["id"] + 1, "steps": steps, "episodes": episodes, "greedy": greedy}
-            self._again = None
+            self._again, self._held = None, False
             self.status.change(State.RUN, "ordered", quiet=True)
             self._tell(self._order)
 
     def hold(self) -> None:
         """Ends the open episode; the robot gets the safe action."""
         with self._changed:
-            self._order["steps"] = 0
+            self._order |= {"id": self._order["id"] + 1, "steps": 0}
             self._again = None
-            self._tell({"op": "hold"})
+            self._tell({"op": "hold", "id": self._order["id"]})
 
     def halt(self) -> None:
-        """The robot holds for good, and whoever waits for it is told so by Halted; for another thread to call."""
+        """The robot holds for good, and whoever waits for it is told so by Halted; for another thread to call.
+
+        Where it is in a long call, as in a reset, that is broken off.
+        """
         with self._changed:
-            self._halted = True
+            self._halted = self._halted or time.monotonic()
             self.hold()
             self._changed.notify_all()
 
@@ -154,13 +159,13 @@ class Supervisor:
 
     def _wait_until(self, holds: Callable[[], bool], timeout: float | None = None) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: holds() or self._halted or self.state == State.STOPPED, timeout)
-            if self._halted or not holds():
+            self._changed.wait_for(lambda: holds() or self._halted is not None or self.state == State.STOPPED, timeout)
+            if self._halted is not None or not holds():
                 self._check()
 
     def _check(self) -> None:
         """Raises where the robot will do nothing more."""
-        if self._halted:
+        if self._halted is not None:
             raise Halted("the run was told to stop")
         if self.state == State.STOPPED:
             raise RobotStopped(self.status.reason)
@@ -178,9 +183,9 @@ class Supervisor:
     def _live_on(self) -> None:
         """One life of the robot's process after the other."""
         attempt, fault, before = 0, None, 0
-        while not self._closing:
+        while not self._over:
             fault = self._life(fault)
-            if self._closing or self.state == State.STOPPED:
+            if self._over or self.state == State.STOPPED:
                 break
             attempt, before = 1 if self.rows > before else attempt + 1, self.rows
             if attempt > self.settings.retries:
@@ -189,52 +194,61 @@ class Supervisor:
             wait = self._wait_before(attempt)
             self._set(State.HOLD, f"{fault}; attempt {attempt} of {self.settings.retries} in {wait:g} s")
             deadline = time.monotonic() + wait
-            while time.monotonic() < deadline and not self._closing:
+            while time.monotonic() < deadline and not self._over:
                 time.sleep(_LOOK)
+
+    @property
+    def _over(self) -> bool:
+        """Whether no process is to be started any more."""
+        return self._closing is not None or self._halted is not None
 
     def _life(self, fault: str | None) -> str:
         """Starts a process and listens to it until it ends; returns why it ended."""
         self._start(fault)
-        phase, heard, process = "connect", time.monotonic(), self._process
+        self._phase, heard, process = "connect", time.monotonic(), self._process
         assert process is not None
         while True:
             try:
                 message = process.channel.receive(_LOOK)
-                limit = self._limit(phase)
-                if message is None and time.monotonic() - heard > limit:
+                if message is None and self._overdue(heard):
                     # This thread may have stood still itself, for the interpreter's lock: what came meanwhile counts.
                     message = process.channel.receive(0.0)
+                self._look(process)
             except WireError:
                 reason = self._end_process(patience=0.5)  # it is about to end by itself
-                return reason if self._closing else self.status.count("death", reason)
-            self._look()
-            if message is None:
-                if time.monotonic() - heard > limit:
-                    self._end_process()
-                    return self.status.count("hang", f"no answer for {limit:g} s in {phase}")
+                return reason if self._over else self.status.count("death", reason)
+            if message is not None:
+                heard = time.monotonic()
+                self._phase = message[0].get("phase", self._phase)
+                ended = self._heard(message[0])
+                if ended is not None:
+                    return ended
                 continue
-            heard = time.monotonic()
-            phase = message[0].get("phase", phase)
-            ended = self._heard(message[0])
-            if ended is not None:
-                return ended
+            limit = self._overdue(heard)
+            if limit:
+                self._end_process()
+                reason = f"no answer for {limit:g} s in {self._phase}"
+                return reason if self._over else self.status.count("hang", reason)
 
-    def _limit(self, phase: str) -> float:
-        """Seconds of silence that count as a hang."""
-        deadlines = self.settings.deadlines
-        if self._closing:
-            return deadlines.close
-        if phase == "step":
-            return deadlines.step or (max(10 / self.settings.rate, 0.5) if self.settings.rate else 5.0)
-        return {"connect": deadlines.connect, "reset": deadlines.reset}.get(phase, deadlines.idle)
+    def _overdue(self, heard: float) -> float:
+        """[s] of the deadline that has passed; 0 where none has."""
+        deadlines, rate = self.settings.deadlines, self.settings.rate
+        if self._closing is not None:
+            heard, limit = self._closing, deadlines.close
+        elif self._phase == "step":
+            limit = deadlines.step or (max(10 / rate, 0.5) if rate else 5.0)
+        else:
+            limits = {"connect": deadlines.connect, "reset": deadlines.reset, "hold": deadlines.hold}
+            limit = limits[self._phase]
+        return limit if time.monotonic() - heard > limit else 0.0
 
     def _heard(self, message: dict[str, Any]) -> str | None:
         """Takes note of a report; returns a reason where the process has ended."""
         with self._changed:
             event, reason = message["event"], message.get("reason", "")
             new = self.status.add_up(message)
-            if self._order["steps"] > 0:
-                self._order["steps"] -= new
+            if event in ("row", "fault", "held") and message["id"] == self._order["id"]:
+                self._order |= {"steps": message["left"], "episodes": message["episodes"]}
             if new and self.state == State.HOLD and self._order["steps"]:
                 self.status.change(State.RUN, "back", quiet=True)
             if event == "ready":
@@ -250,7 +264,7 @@ class Supervisor:
                 self._taken = message["version"]
                 self._hand_over()
             elif event == "held" and message["id"] == self._order["id"]:
-                self._order["steps"] = 0
+                self._held = True
                 self.status.change(State.HOLD, reason, quiet=True)
             elif event == "fault":
                 self.status.count(message["kind"], reason)
@@ -279,20 +293,26 @@ class Supervisor:
     def _wait_before(self, attempt: int) -> float:
         return min(60.0, self.settings.retry_wait * 2 ** (attempt - 1))
 
-    def _look(self) -> None:
-        """What is due by the clock: an order after a fault, a fresh status."""
+    def _look(self, process: Process) -> None:
+        """What is due: the rest of what was posted, an order after a fault, a fresh status. Raises WireError."""
         now = time.monotonic()
         with self._changed:
+            process.channel.flush()
             if self._again is not None and now >= self._again and self._order["steps"]:
                 self._again = None
                 self.status.change(State.RUN, "ordered again", quiet=True)
                 self._tell(self._order)
+            if self._halted is not None and now - self._halted > _PATIENCE and not self._held:
+                self._held = True  # or about to be: by its own hold, or by this, and once is enough
+                if self._phase != "hold":
+                    process.interrupt()
             self.status.freshen()
 
     def _begin(self, message: dict[str, Any]) -> None:
         self.schema = from_json(message["schema"])
-        if message["torn_bytes"]:
-            self._say(f"{message['kept']} records recovered, {message['torn_bytes']} torn bytes set aside")
+        if message["kept"] and not self.rows:
+            torn = f", {message['torn_bytes']} torn bytes set aside" if message["torn_bytes"] else ""
+            self._say(f"goes on with the journal behind {message['kept']:,} records{torn}")
         self._told = self._taken = -1
         self._hand_over()
         if self._order["steps"]:
@@ -307,25 +327,26 @@ class Supervisor:
 
     def _start(self, fault: str | None) -> None:
         order = {name: getattr(self.settings, name) for name in _SETTINGS}
-        process = Process(order | {"journal": str(self.journal.resolve()), "fault": fault})
+        order |= {"journal": str(self.journal.resolve()), "fault": fault, "close": self.settings.deadlines.close}
+        process = Process(order)
         with self._changed:
             self._process, self._again = process, None
             self.status.begin_life()
-            if self._closing:  # told to while the process was being started
+            if self._closing is not None:  # told to while the process was being started
                 self._tell({"op": "close"})
 
     def _end_process(self, patience: float = 0.0) -> str:
         """Ends the process, if there is one, as `Process.end` does."""
         with self._changed:
             process, self._process = self._process, None
-        return "no process" if process is None else process.end(patience)
+        return "no process" if process is None else process.end(patience, self.settings.deadlines.hold)
 
     def _tell(self, message: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
         """Sends an order; a process that is gone is the listening thread's business."""
         if self._process is None:
             return
         try:
-            self._process.channel.send(message, arrays)
+            self._process.channel.post(message, arrays)
         except WireError as error:
             self._say(f"order {message.get('op', 'open')!r} was not taken: {error}")
 

@@ -81,7 +81,9 @@ class Channel:
             except OSError as error:
                 raise WireError(f"the other side is gone ({error.strerror})") from error
 
-    def post(self, message: dict[str, Any], droppable: bool = False) -> bool:
+    def post(
+        self, message: dict[str, Any], arrays: dict[str, np.ndarray] | None = None, droppable: bool = False
+    ) -> bool:
         """Sends a message without ever waiting: what the other side does not take now goes with a later `flush`.
 
         droppable: while earlier messages wait, this one is left out (False). Raises WireError where the other side
@@ -90,7 +92,7 @@ class Channel:
         self.flush()
         if droppable and self._unsent:
             return False
-        self._unsent += pack(message)
+        self._unsent += pack(message, arrays)
         self.flush()
         if len(self._unsent) > LARGEST:
             raise WireError(f"the other side has left {len(self._unsent):,} bytes untaken")
