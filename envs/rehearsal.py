@@ -66,6 +66,8 @@ class Rehearsal(gymnasium.Wrapper):
         self._action_delay, self._obs_delay = action_delay, obs_delay
         self._noise, self._dropped, self._jitter = noise, dropped, jitter
         self._rng = np.random.default_rng(seed)
+        self._coming: deque = deque()  # actions on their way to the robot
+        self._seen: deque = deque()  # observations on their way back
         self._away = -math.inf  # until when the line is cut
 
     def reset(self, *, seed=None, options=None):

@@ -41,13 +41,13 @@ class Live:
     hold_deadline: float = 5.0  # [s] for the environment's own `hold`
     reward_range: tuple[float, float] = (-1e6, 1e6)  # rewards outside are faults
 
+    retries: int = 5  # attempts in a row before the robot is given up
+    frozen_after: int = 25  # equal observations in a row that flag a frozen sensor; 0: never
+
     @property
     def by_robot(self) -> bool:
         """Whether the robot itself is the judge."""
         return self.judge == "robot" or (self.judge == "auto" and self.feed != "none")
-
-    retries: int = 5  # attempts in a row before the robot is given up
-    frozen_after: int = 25  # equal observations in a row that flag a frozen sensor; 0: never
 
 
 class Place(NamedTuple):
@@ -114,6 +114,10 @@ class Robot:
         metrics |= {f"robot/fault/{kind.replace(' ', '_')}": float(self._robot.faults[kind]) for kind in KINDS}
         return (chunk.rows, chunk.count), metrics
 
+    def check(self) -> None:
+        """Raises RobotStopped where the robot will do nothing more without a person."""
+        self._robot.wait(self._robot.watermark + 1, timeout=0.0)
+
     def episodes(self) -> list[Episode]:
         """The whole episodes among the rows that were taken since the last call."""
         finished, self._source.feed.finished = self._source.feed.finished, []
@@ -141,13 +145,13 @@ def robot(
     with stop.at_once(supervisor.halt), supervisor:
         assert supervisor.schema is not None
         feed = Feed(Follower(supervisor.journal, supervisor.schema, watermark), spec, live.steps)
+        supervisor.set_policy(jax.device_get(policy), before.updates)
         if live.feed == "synchronous":
             source: Synchronous | Threaded = Synchronous(supervisor, feed, live.policy_every, before)
         else:
             drawn = int(np.sum(np.asarray(algorithm.mix(jax.random.key(0))) == REAL))
             caps = Caps(drawn, live.max_reuse, live.max_updates_without_real)
             source = Threaded(supervisor, feed, live.policy_every, caps, before)
-            supervisor.set_policy(jax.device_get(policy), before.updates)
             if live.rate != "max":
                 supervisor.first()
             supervisor.run()

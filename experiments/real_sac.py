@@ -21,6 +21,7 @@ from experiments.judging import TEST_SEED
 from hybrid_jax import config, evaluate, statistics
 from hybrid_jax.algorithms import sac
 from hybrid_jax.export import NumpyPolicy
+from hybrid_jax.real.gate import is_robot
 
 
 def main(arguments: list[str]) -> int:
@@ -53,6 +54,8 @@ def judge(experiment: Experiment) -> dict:
         episodes=experiment.episodes,
     )
     with contextlib.closing(make_real()) as env, contextlib.closing(make_real()) as test:
+        if is_robot(env):
+            raise Refused(f"--real {experiment.real} is a robot; this drives it without a gate: use run.py --live.feed")
         result = online.learn(env, test, spec, settings, experiment.seed, print)
         policy = NumpyPolicy.from_params(result.actor)
         episodes = evaluate.real_episodes(test, policy, experiment.test_episodes, TEST_SEED, spec.episode_length)

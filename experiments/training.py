@@ -116,8 +116,9 @@ def train(
 ) -> list[Outcome]:
     """Trains one run per seed to the end of the budget; continues from the newest checkpoint in its folder.
 
-    Raises, each after a checkpoint: Interrupted when a signal came, RobotStopped or JournalError where a robot
-    cannot go on, BadUpdates where too many updates in a row were not finite.
+    Raises, each after a checkpoint: Interrupted when a signal came, RobotStopped or JournalError where learning has
+    to wait for a robot that cannot go on, or at the end where that robot is the judge, BadUpdates where too many
+    updates in a row were not finite.
     """
     logged = 0 if worlds.rows is None else len(worlds.rows.reward)
     made = trainer.make(worlds.spec, (worlds.sim,), algorithm, experiment.rates, real_capacity(experiment, worlds))
@@ -157,6 +158,8 @@ def train(
             progress.update(course.updates, course.sim_steps, course.real_steps - logged, **returns)
         if stop.wanted:
             raise Interrupted
+        if course.robot is not None and experiment.live.by_robot:
+            course.robot.check()  # learning went on without it, but no test may move it before a person has looked
     policies = jax.device_get(algorithm.deployed(course.state.algorithm))
     return [
         Outcome(pick(policies, i if many else None), course.updates, course.sim_steps, course.real_steps)

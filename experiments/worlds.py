@@ -17,7 +17,7 @@ from experiments.experiment import Experiment, Refused, factory
 from hybrid_jax import physics, rollout
 from hybrid_jax.datasets import hdf5, scores
 from hybrid_jax.real import segments
-from hybrid_jax.real.gate import GateError, declared
+from hybrid_jax.real.gate import GateError, declared, is_robot
 from hybrid_jax.real.schema import Schema
 from hybrid_jax.real.settings import RobotStopped
 from hybrid_jax.types import RealEnv, SimEnv, Spec, Transition
@@ -79,7 +79,7 @@ def _instance(experiment: Experiment, spec: Spec, undo: ExitStack) -> RealEnv:
             f"--real {experiment.real}: a {type(real).__name__} has no {', '.join(missing)}, as gymnasium asks"
         )
     undo.callback(real.close)
-    if experiment.live.judge == "auto" and hasattr(real, "max_action_step") and not getattr(real, "simulated", False):
+    if experiment.live.judge == "auto" and is_robot(real):
         raise Refused(
             f"--real {experiment.real} declares max_action_step, as robots do: --live.judge robot tests policies on it"
             " through gate and journal, --live.judge instance in this process, without them"

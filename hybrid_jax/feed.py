@@ -174,7 +174,7 @@ class Threaded:
             chunk = self._feed.take(watermark)
             if chunk.count:
                 self._since = updates
-            if have or chunk.count:
+            if chunk.count or (have and not wanted):  # a fault or a skipped step is not what was waited for
                 return chunk
 
 

@@ -13,13 +13,16 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
-from envs import rehearsal
+from envs import point_mass, rehearsal
 from hybrid_jax.real import record as records
 from hybrid_jax.real import segments
+from hybrid_jax.real.body import Body, Ended
 from hybrid_jax.real.follow import Follower
+from hybrid_jax.real.gate import GateError, declared, is_robot
 from hybrid_jax.real.journal import Journal
 from hybrid_jax.real.record import Flag
 from hybrid_jax.real.segments import JournalError
@@ -217,11 +220,9 @@ def wait_for(holds, seconds: float = 20.0) -> None:
 
 
 def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
+    """Ended, though perhaps not yet counted among the dead."""
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 class SlowHold(rehearsal.Rehearsal):
@@ -421,3 +422,70 @@ def test_an_order_of_episodes_is_not_begun_anew_by_a_fault(tmp_path):
     rows, faults = kept(tmp_path)
     whole = [row.episode for row in rows if row.flags & Flag.TRUNCATED]
     assert len(whole) == 4 and len(faults) == 2 and len(rows) < 4 * 100 + 200
+
+
+class LastWord(rehearsal.Rehearsal):
+    """A robot whose emergency stop shows itself in the answer to the safe action alone."""
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        tells = self._counts["steps"] > 21 and float(action[0]) == 0.0
+        return obs, reward, terminated, truncated, info | ({"estop": "power"} if tells else {})
+
+
+def last_word(**options):
+    return LastWord(**options)
+
+
+def test_row_15_an_emergency_stop_in_the_answer_to_the_safe_action_is_one(tmp_path):
+    real = robot(tmp_path, (20, "nan", 0))
+    object.__setattr__(real.settings, "factory", "tests.test_fault_table:last_word")
+    with real, pytest.raises(RobotStopped, match="emergency stop: power, when held after: observation 0 is nan"):
+        real.collect(50)
+    sent = rehearsal.commands(tmp_path / "memory", 1)
+    assert len(sent) == 22 and sent[-1, 1] == 0.0  # the bad step, the safe action, and nothing more
+
+
+def test_row_5_a_robot_whose_process_died_is_held_by_the_next_one_before_anything_else(tmp_path):
+    with robot(tmp_path, (20, "die", "SIGSEGV")) as real:
+        real.run(30)
+        wait_for(lambda: real.rows == 20 and real.faults["death"] == 1)
+        real.hold()
+        wait_for(lambda: len(rehearsal.commands(tmp_path / "memory", 1)) > 21)
+    sent = rehearsal.commands(tmp_path / "memory", 1)
+    assert sent[20, 1] != 0.0 and np.all(sent[21:, 1] == 0.0)
+
+
+def test_the_first_step_of_an_order_has_the_deadline_of_a_step(tmp_path):
+    """Not that of standing still, which is shorter here."""
+    with robot(tmp_path, (10, "late", 0.8), deadlines=Deadlines(step=3.0, hold=0.4, close=2.0)) as real:
+        real.collect(10)
+        real.collect(10)
+        assert not real.faults
+
+
+def test_a_signal_between_two_steps_lets_no_other_begin(tmp_path):
+    body = Body("envs.point_mass:make_real", {})
+    body.reset(0)
+    body.end()
+    with pytest.raises(Ended):
+        body.step(np.zeros(1, np.float32))
+    assert body.hold() == ""  # the safe action may
+
+
+def test_a_robot_under_a_wrapper_is_still_a_robot():
+    class Real(point_mass.RealPointMass):
+        simulated = False
+
+    class Walled(Real):
+        def workspace(self, obs, action):
+            return True
+
+    wrapped = gymnasium.wrappers.RescaleAction(Real(), np.float32(-1), np.float32(1))
+    assert is_robot(Real()) and is_robot(wrapped) and not is_robot(point_mass.make_real())
+    with pytest.raises(GateError, match="declares no max_action_step"):
+        declared(wrapped)
+    walled = gymnasium.wrappers.RescaleAction(Walled(), np.float32(-1), np.float32(1))
+    walled.max_action_step = 1.0
+    with pytest.raises(GateError, match="hides the workspace"):
+        declared(walled)

@@ -168,3 +168,32 @@ def test_threaded_waits_where_learning_would_run_ahead(tmp_path):
         counts = [int(source.next(dict, n).count) for n in range(9)]
         assert counts == [1, 0, 0, 0, 0, 1, 0, 1, 0]
         assert all(2 * n <= 4.0 * (1 + sum(counts[: n + 1])) for n in range(9))
+
+
+def test_what_a_cap_waits_for_is_a_good_row(tmp_path):
+    """A fault and a skipped step wake the learner and let it go on waiting."""
+    with Journal(tmp_path, SCHEMA) as journal:
+        robot = Scripted(journal)
+        bad = [Fault(0, 0, 0, "lost"), replace(step(1), flags=Flag.FROZEN)]
+
+        def wait(watermark, timeout):
+            robot.waits += 1
+            return journal.append(bad.pop(0)) + 1 if bad else robot.collect(1)
+
+        robot.wait = wait
+        source = Threaded(robot, feed(tmp_path, 4), 1, Caps(2, max_updates_without_real=25), Before(rows=10))
+        assert source.next(dict, 20).count == 0 and robot.waits == 0
+        assert numbers(source.next(dict, 30)) == [2] and robot.waits == 3
+
+
+def test_nothing_is_learned_from_an_empty_store(tmp_path):
+    with Journal(tmp_path / "a", SCHEMA) as journal:
+        for n in range(4):
+            journal.append(replace(step(n), flags=Flag.GAP))
+        source = Synchronous(Scripted(journal), feed(tmp_path / "a", 4), policy_every=1)
+        assert numbers(source.next(dict, 0)) == [4, 5, 6, 7]
+    with Journal(tmp_path / "b", SCHEMA) as journal:
+        journal.append(replace(step(0), flags=Flag.GAP))
+        source = Threaded(Scripted(journal), feed(tmp_path / "b", 4), 1, Caps(2))
+        first = source.next(dict, 0)
+        assert numbers(first) == [1, 2, 3]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hybrid_jax.real.gate import declared
+from hybrid_jax.real.gate import beneath, declared
 
 
 class Ended(BaseException):
@@ -21,17 +21,20 @@ class EmergencyStop(Exception):
 class Body:
     """A user's environment."""
 
-    def __init__(self, factory: str, options: dict[str, Any]):
-        """factory: module:function. Raises GateError where it does not declare what may be sent to it."""
+    def __init__(self, factory: str, options: dict[str, Any], moved: bool = False):
+        """factory: module:function; moved: by a process before this one, which could not hold it.
+
+        Raises GateError where it does not declare what may be sent to it.
+        """
         module, _, function = factory.partition(":")
         self.env = getattr(importlib.import_module(module), function)(**options)
         self.limits = declared(self.env)
         self.obs_size = int(np.prod(self.env.observation_space.shape))
         self.workspace = getattr(self.env, "workspace", None)
-        self.simulated = bool(getattr(self.env, "simulated", False))  # its time stands still between two steps
+        self.simulated = bool(beneath(self.env, "simulated", False))  # its time stands still between two steps
         self.ending = False  # told to end
         self.untouchable = False  # after an emergency stop nothing is sent any more
-        self._moved = False  # since it was held, or began
+        self._moved = moved  # since it was held
         self._driving = False  # inside a call of the environment
         self.holding = False  # inside the one that holds it
 
@@ -48,20 +51,34 @@ class Body:
             return self.env.step(action)
 
     def hold(self) -> str:
-        """Holds the robot: by its own `hold()` where it has one, else by the safe action; says where that failed."""
+        """Holds the robot: by its own `hold()` where it has one, else by the safe action; says where that failed.
+
+        Raises EmergencyStop where the robot answers so; then it is `untouchable`, as after `stopped_by`.
+        """
         if self.untouchable or not self._moved:
             return ""
-        hold: Callable | None = getattr(self.env, "hold", None)
+        hold: Callable | None = beneath(self.env, "hold", None)
         self.holding = True
         try:
             with self._breakable():
-                self.env.step(self.limits.safe.astype(np.float32)) if hold is None else hold()
+                answer = self.env.step(self.limits.safe.astype(np.float32)) if hold is None else hold()
+            self.stopped_by(answer)
+        except EmergencyStop:
+            self.untouchable = True
+            raise
         except Exception as error:  # the robot is told to hold in vain; a person must know
             return f"; the safe action failed too ({type(error).__name__}: {error})"
         finally:
             self.holding = False
         self._moved = False
         return ""
+
+    @staticmethod
+    def stopped_by(answer: Any) -> None:
+        """Raises EmergencyStop where a step's or a reset's answer tells of one, whatever else it holds."""
+        info = answer[-1] if isinstance(answer, tuple) and answer else None
+        if isinstance(info, dict) and info.get("estop"):
+            raise EmergencyStop(str(info["estop"]))
 
     def close(self) -> None:
         self.env.close()
@@ -76,6 +93,8 @@ class Body:
     def _breakable(self) -> Iterator[None]:
         self._driving = True
         try:
+            if self.ending and not self.holding:
+                raise Ended
             yield
         finally:
             self._driving = False

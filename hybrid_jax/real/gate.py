@@ -32,6 +32,20 @@ class Decision(NamedTuple):
     doubt: str | None  # why the safe action was put in its place
 
 
+def beneath(env: Any, name: str, default: Any) -> Any:
+    """An attribute of an environment or of one that it wraps: gymnasium's wrappers show none of them."""
+    while env is not None:
+        if hasattr(env, name):
+            return getattr(env, name)
+        env = getattr(env, "env", None)
+    return default
+
+
+def is_robot(env: Any) -> bool:
+    """Whether an environment, or one beneath, declares limits as robots do and does not say that it is simulated."""
+    return beneath(env, "max_action_step", None) is not None and not beneath(env, "simulated", False)
+
+
 def declared(env: Any) -> Limits:
     """The limits that an environment declares.
 
@@ -40,6 +54,8 @@ def declared(env: Any) -> Limits:
     Raises GateError where one is missing or out of place.
     """
     name, space = type(env).__name__, getattr(env, "action_space", None)
+    if not hasattr(env, "workspace") and beneath(env, "workspace", None) is not None:
+        raise GateError(f"{name} hides the workspace of what it wraps, which may have other units; give it one, too")
     low, high = (np.asarray(getattr(space, side, np.nan), np.float64) for side in ("low", "high"))
     if low.ndim != 1 or low.shape != high.shape or not np.all(np.isfinite([low, high])) or np.any(low >= high):
         raise GateError(f"{name} declares no finite action bounds ({space}); give it a Box with low < high")

@@ -35,12 +35,15 @@ LOOK = 0.02  # [s] between two looks whether it has been told to end
 LAST = 0.5  # [s] from the end of the line to the end of the process, where it is not being held just then
 
 
+HOPELESS = (EmergencyStop, GateError, JournalError, ImportError, AttributeError, TypeError)  # would come again
+
+
 class Robot:
     """Holds the environment and drives it step by step as ordered."""
 
     def __init__(self, channel: Channel, order: dict[str, Any]):
         self._channel, self._order = channel, order
-        self.body = Body(order["factory"], order["options"])
+        self.body = Body(order["factory"], order["options"], moved=order["fault"] is not None)
         limits = self.body.limits
         self.schema = Schema(
             robot=order["factory"],
@@ -68,7 +71,10 @@ class Robot:
             self._fault(order["fault"])
 
     def ready(self) -> None:
-        """Reports what was opened."""
+        """Holds the robot where the process before this one could not, and reports what was opened."""
+        failed = self.body.hold()
+        if failed:
+            self._fault(f"the robot was to be held{failed}")
         found = self.journal.recovery
         counts = {"kept": found.kept, "torn_bytes": found.torn_bytes, "stranded": found.stranded}
         self._report("ready", phase="hold", schema=self.schema.to_json(), **counts)
@@ -91,6 +97,8 @@ class Robot:
                 elif not self._left and time.monotonic() - beat > BEAT:
                     beat = time.monotonic()
                     self._report("beat", droppable=True)
+            except EmergencyStop as stop:
+                self._emergency(stop)
             except JournalError as full:  # nothing more can be written down, so nothing more is done
                 self._left, self._obs = 0, None
                 self._report("stopped", kind="disk", reason=str(full) + self._safe())
@@ -100,10 +108,14 @@ class Robot:
             self._policy, self._version = NumpyPolicy.from_params(unflatten(arrays)), order["version"]
             self._report("policy", version=self._version)
         elif order["op"] == "run" and not self.body.untouchable:
+            if order["id"] == self._id and self._left:
+                return  # told twice, before and after the line stood
             self._id, self._left = order["id"], order["steps"]
             self._episodes, self._greedy = order["episodes"], order["greedy"]
             if self._greedy:  # a policy is judged by whole episodes
                 self._break_off("an episode of judgement begins")
+            if self._obs is not None:
+                self._report("phase", phase="step")
             self._clock.go_on()
         elif order["op"] == "hold":
             self._id = order["id"]
@@ -118,6 +130,8 @@ class Robot:
             failed = self.body.hold()
             if failed:
                 print(f"robot{failed}", file=sys.stderr)
+        except EmergencyStop as stop:
+            print(f"robot: emergency stop: {stop}", file=sys.stderr)
         finally:
             self.journal.close()
             self.body.close()
@@ -131,17 +145,22 @@ class Robot:
         except (WireError, JournalError):
             raise
         except EmergencyStop as stop:
-            self.body.untouchable = True
-            self._give_up("emergency stop", f"emergency stop: {stop}", stopped=True)
+            self._emergency(stop)
         except BadAnswer as bad:
             self._give_up("bad answer", str(bad), bad.answer, stopped=bad.hopeless)
         except Exception as error:  # whatever a user's environment raises is a fault of this step, told and recorded
             self._give_up("error", f"{type(error).__name__}: {error}", traceback.format_exc())
 
+    def _emergency(self, stop: EmergencyStop) -> None:
+        """From now on nothing is sent."""
+        self.body.untouchable = True
+        self._give_up("emergency stop", f"emergency stop: {stop}", stopped=True)
+
     def _reset(self) -> None:
         self._report("phase", phase="reset")
-        obs, info = self.body.reset(self._order["seed"] + self._episode)
-        self._stopped(info)
+        answer = self.body.reset(self._order["seed"] + self._episode)
+        self.body.stopped_by(answer)
+        obs, _ = answer
         self._obs = self.checker.observation(obs)
         self.checker.begin(self._obs)
         self.gate.reset()
@@ -161,8 +180,7 @@ class Robot:
         begun = time.monotonic()
         answer = self.body.step(decision.sent)
         flags = self._clock.judge(begun, time.monotonic())
-        if isinstance(answer, tuple) and len(answer) == 5:
-            self._stopped(answer[4])  # before anything else: a robot without power answers nonsense
+        self.body.stopped_by(answer)  # before anything else: a robot without power answers nonsense
         obs, reward, terminated, truncated, info = self.checker.answer(answer)
         flags |= self.checker.flags | (Flag.LIMITED if decision.limited else Flag(0))
         flags |= Flag.GREEDY if self._greedy else Flag(0)
@@ -203,16 +221,15 @@ class Robot:
             return rng.uniform(self.gate.limits.low, self.gate.limits.high).astype(np.float32)
         return self._policy(self._obs) if self._greedy else self._policy.explore(self._obs, rng)
 
-    def _stopped(self, info: Any) -> None:
-        if isinstance(info, dict) and info.get("estop"):
-            raise EmergencyStop(str(info["estop"]))
-
     def _give_up(self, kind: str, reason: str, details: Any = "", stopped: bool = False) -> None:
         """Holds the robot, ends the episode without a row, writes down why and tells the learner.
 
         details: for the record alone, behind the reason: the bad answer, or where an error came from.
         """
-        reason += self._safe()
+        try:
+            reason += self._safe()
+        except EmergencyStop as stop:
+            kind, reason, stopped = "emergency stop", f"emergency stop: {stop}, when held after: {reason}", True
         left = {"left": self._left, "episodes": self._episodes}
         self._obs, self._left = None, 0
         self._fault(f"{reason}\n{details}" if details else reason)
@@ -261,8 +278,9 @@ def end_with(descriptor: int, body: Body, longest: float) -> None:
         pass
     time.sleep(LOOK)
     os.kill(os.getpid(), signal.SIGTERM)
-    begun = time.monotonic()
-    while time.monotonic() - begun < (longest if body.holding else LAST):
+    begun = held = time.monotonic()  # held: when it was last seen being held
+    while (now := time.monotonic()) - held < LAST and now - begun < longest:
+        held = now if body.holding else held
         time.sleep(LOOK)
     os._exit(128 + signal.SIGKILL)
 
@@ -275,7 +293,7 @@ def main(descriptor: int) -> int:
     try:
         robot = Robot(channel, order)
     except Exception as error:  # told as text: no object of this process crosses the line
-        hopeless = isinstance(error, GateError | JournalError | ImportError | AttributeError | TypeError)
+        hopeless = isinstance(error, HOPELESS)
         channel.send({"event": "refused", "reason": f"{type(error).__name__}: {error}", "hopeless": hopeless})
         return 1
     signal.signal(signal.SIGTERM, robot.body.end)

@@ -5,6 +5,7 @@
 A thread listens; training never waits for it. Every fault is counted by its kind and written to `status.json`.
 """
 
+import contextlib
 import json
 import threading
 import time
@@ -213,7 +214,6 @@ class Supervisor:
                 if message is None and self._overdue(heard):
                     # This thread may have stood still itself, for the interpreter's lock: what came meanwhile counts.
                     message = process.channel.receive(0.0)
-                self._look(process)
             except WireError:
                 reason = self._end_process(patience=0.5)  # it is about to end by itself
                 return reason if self._over else self.status.count("death", reason)
@@ -223,12 +223,11 @@ class Supervisor:
                 ended = self._heard(message[0])
                 if ended is not None:
                     return ended
-                continue
-            limit = self._overdue(heard)
-            if limit:
+            elif limit := self._overdue(heard):
                 self._end_process()
                 reason = f"no answer for {limit:g} s in {self._phase}"
                 return reason if self._over else self.status.count("hang", reason)
+            self._look(process)
 
     def _overdue(self, heard: float) -> float:
         """[s] of the deadline that has passed; 0 where none has."""
@@ -268,7 +267,8 @@ class Supervisor:
                 self.status.change(State.HOLD, reason, quiet=True)
             elif event == "fault":
                 self.status.count(message["kind"], reason)
-                self._go_on(reason)
+                if message["id"] == self._order["id"]:
+                    self._go_on(reason)
             elif event == "stopped":
                 self.status.count(message["kind"], reason)
                 self.status.change(State.STOPPED, reason)
@@ -294,10 +294,11 @@ class Supervisor:
         return min(60.0, self.settings.retry_wait * 2 ** (attempt - 1))
 
     def _look(self, process: Process) -> None:
-        """What is due: the rest of what was posted, an order after a fault, a fresh status. Raises WireError."""
+        """What is due: the rest of what was posted, an order after a fault, a fresh status."""
         now = time.monotonic()
         with self._changed:
-            process.channel.flush()
+            with contextlib.suppress(WireError):  # it is gone: what it has sent before is still to be heard
+                process.channel.flush()
             if self._again is not None and now >= self._again and self._order["steps"]:
                 self._again = None
                 self.status.change(State.RUN, "ordered again", quiet=True)
