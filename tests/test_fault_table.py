@@ -226,13 +226,13 @@ def gone(pid: int) -> bool:
 
 
 class SlowHold(rehearsal.Rehearsal):
-    """A robot whose reset takes 5 s and whose own hold is a ramp of half a second."""
+    """A robot whose reset takes 3 s and whose own hold is a ramp of half a second."""
 
     simulated = False
 
     def reset(self, **kwargs):
         if self._counts["resets"] == int(os.environ.get("SLOW_RESET", "-1")):
-            time.sleep(5.0)
+            time.sleep(3.0)
         return super().reset(**kwargs)
 
     def hold(self):
@@ -285,7 +285,7 @@ def test_row_18_a_halt_breaks_off_a_long_reset_and_the_robot_is_held(tmp_path, m
 
 
 def test_a_policy_larger_than_the_line_waits_for_a_slow_reset_and_nobody_else_does(tmp_path, monkeypatch):
-    """As the default networks of 256 x 256 are, in a reset of 5 s."""
+    """As the default networks of 256 x 256 are, in a reset of 3 s."""
     monkeypatch.setenv("SLOW_RESET", "0")
     large = {"Dense_0": {"kernel": np.zeros((2, 500_000), np.float32), "bias": np.zeros(500_000, np.float32)}}
     large |= {"Dense_1": {"kernel": np.zeros((500_000, 2), np.float32), "bias": np.float32([0.5, 0.0])}}

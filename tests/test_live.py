@@ -171,6 +171,16 @@ def test_ten_stops_in_new_processes_change_no_bit(folder, tmp_path):
     assert len({json.dumps(each) for each in seen}) == len(seen)
 
 
+def test_where_the_robot_stopped_learning_goes_on_and_no_test_moves_it(folder, capsys):
+    """Threaded and without caps nothing waits for it; a person is needed before it is tested."""
+    made = [str(folder / "mine.py"), "--name", "goes_on", *SYNCHRONOUS, "--live.feed", "threaded"]
+    assert run.main([*made, "--real", "tests.test_live:dying", "--live.retries", "1"]) == 3
+    assert "the robot stopped: RuntimeError: no motor" in capsys.readouterr().out
+    (home,) = (folder / "runs").glob("goes_on-*")
+    assert (home / "checkpoints" / "6" / "manifest.json").exists() and not (home / "result.json").exists()
+    assert not any(step.flags & Flag.GREEDY for step in segments.read(home / "robot" / "journal"))
+
+
 class Dying(point_mass.RealPointMass):
     """Fails at its thirteenth step and at every later one."""
 
