@@ -12,6 +12,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from experiments.stopping import leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()  # the imports below take seconds
+
 from experiments import experiment as experiments
 from hybrid_jax import config
 

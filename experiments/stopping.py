@@ -21,6 +21,20 @@ class StopNow(KeyboardInterrupt):
         self.number = number
 
 
+def leave_at_once() -> None:
+    """Until a `Stop` is entered, and after it, a signal ends the program: there is nothing to save.
+
+    Python's own KeyboardInterrupt can be lost, in a callback of the garbage collector for one, and the run goes on.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: Any) -> None:
+    os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
+    os._exit(128 + number)
+
+
 class Stop:
     """Listens to both signals while it is entered; for the main thread.
 
@@ -84,7 +98,7 @@ class Stop:
                 for act in list(self._urgent):
                     act()
                 seen += 1
-                if seen > 1:
+                if seen > 1 or not self._polled:  # what is raised may be lost, as in a callback of the collector
                     self._end(number)
 
     def _end(self, number: int) -> None:

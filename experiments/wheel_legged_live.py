@@ -2,8 +2,8 @@
 
 The robot is the pretend one of `envs/wheel_legged.py`, in a process of its own behind gate and journal.
 
-Seen with ten test episodes of seeds 0, 1, 2 (commit 07d439f, 2 CPU cores): 25,816, 24,770 and 25,469 of at most 30,000, no
-fall, after 5,000 live steps; about 90 s each. docs/results/robot_seconds.md compares.
+Seen with ten test episodes of seeds 0, 1, 2 (commit 07d439f, 2 CPU cores): 25,816, 24,770 and 25,469 of at most 30,000,
+no fall, after 5,000 live steps; about 90 s each. docs/results/robot_seconds.md compares.
 """
 
 from dataclasses import replace
