@@ -78,8 +78,10 @@ class Place(NamedTuple):
             retries=live.retries,
         )
 
-    def supervisor(self) -> Supervisor:
-        return Supervisor(self.settings(), self.folder, lambda text: print(f"robot: {text}", flush=True))
+    def supervisor(self, stop: Any) -> Supervisor:
+        """One that tells what happens, with a robot that knows of a signal by itself."""
+        tell = lambda text: print(f"robot: {text}", flush=True)  # noqa: E731
+        return Supervisor(self.settings(), self.folder, tell, stop.fileno())
 
     def quiet(self) -> Supervisor:
         """One whose failures alone are told, by what it raises."""
@@ -141,7 +143,7 @@ def robot(
         feed = Feed(Follower(live.recorded, schema, watermark), spec, live.steps)
         yield Robot(past, Synchronous(past, feed, live.policy_every, before))
         return
-    supervisor = place.supervisor()
+    supervisor = place.supervisor(stop)
     with stop.at_once(supervisor.halt), supervisor:
         assert supervisor.schema is not None
         feed = Feed(Follower(supervisor.journal, supervisor.schema, watermark), spec, live.steps)
@@ -163,7 +165,7 @@ def judged(place: Place, actor: Any, updates: int, episodes: int, stop: Any) -> 
 
     actor: numpy parameters. Raises RobotStopped, Halted.
     """
-    supervisor = place.supervisor()
+    supervisor = place.supervisor(stop)
     with stop.at_once(supervisor.halt), supervisor:
         assert supervisor.schema is not None
         before = supervisor.watermark

@@ -55,6 +55,14 @@ class Stop:
         self._thread.start()
         return self
 
+    def fileno(self) -> int:
+        """A descriptor that is readable from a signal on until this process's thread has acted.
+
+        A robot's process that looks at it, and reads nothing, knows of the signal even while this one's interpreter
+        is kept busy, as by a compilation.
+        """
+        return self._ours.fileno()
+
     def __exit__(self, *_: Any) -> None:
         self._left.set()
         signal.set_wakeup_fd(self._wakeup)

@@ -27,6 +27,7 @@ from hybrid_jax.real.journal import Journal
 from hybrid_jax.real.record import Flag
 from hybrid_jax.real.segments import JournalError
 from hybrid_jax.real.settings import Deadlines, Halted, RobotStopped, State
+from hybrid_jax.real.supervisor import Supervisor
 from tests.test_journal import SCHEMA, step
 from tests.test_robot import QUICK, kept, obeys_the_point_mass, robot
 
@@ -489,3 +490,21 @@ def test_a_robot_under_a_wrapper_is_still_a_robot():
     walled.max_action_step = 1.0
     with pytest.raises(GateError, match="hides the workspace"):
         declared(walled)
+
+
+def test_row_18_a_robot_knows_of_a_signal_before_a_busy_learner_does(tmp_path):
+    """The learner keeps the interpreter for a second; then it halts, or the robot goes on."""
+    looks, writes = socket.socketpair()
+    plain = robot(tmp_path, rate=50.0, deadlines=Deadlines(step=5.0, close=5.0))
+    with looks, writes, Supervisor(plain.settings, tmp_path / "robot", alarm=looks.fileno()) as real:
+        real.run()
+        wait_for(lambda: real.rows > 10)
+        told = time.monotonic()
+        writes.send(b"x")  # as the interpreter's own handler does, in C
+        ctypes.PyDLL(None).usleep(1_000_000)  # with the interpreter's lock
+        after = sent(tmp_path)[sent(tmp_path)[:, 0] > told]
+        assert np.all(after[after[:, 0] > told + 0.1, 1] == 0.0) and after[-1, 1] == 0.0
+        rows = real.rows
+        looks.recv(1)
+        wait_for(lambda: real.rows > rows + 5)  # no halt came: what was ordered goes on
+        assert not real.faults

@@ -17,19 +17,19 @@ _ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_TH
 class Process:
     """A running `python -m hybrid_jax.real.robot`."""
 
-    def __init__(self, order: dict[str, Any]):
-        """order: the first message, which says what robot it is to be."""
+    def __init__(self, order: dict[str, Any], alarm: int | None = None):
+        """order: the first message, which says what robot it is to be; alarm: see `Supervisor`."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "hybrid_jax.real.robot", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno()] + ([] if alarm is None else [alarm]),
                 env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.DEVNULL,
             )
         self.pid = self._process.pid
         self.channel = Channel(ours)
-        self.channel.send(order)
+        self.channel.send(order | {"alarm": alarm})
 
     def interrupt(self) -> None:
         """Breaks off what its environment is doing: the robot is held and the process ends, by itself."""

@@ -92,6 +92,11 @@ class Robot:
                     if message[0]["op"] == "close":
                         return
                     self._obey(*message)
+                elif self._left and self._alarmed():
+                    self._left = 0
+                    failed = self._safe()
+                    self._break_off(f"a signal to the learner{failed}")
+                    self._report("alarmed", phase="hold")
                 elif self._left and self._clock.wait() == 0.0:
                     self._tick()
                 elif not self._left and time.monotonic() - beat > BEAT:
@@ -102,6 +107,11 @@ class Robot:
             except JournalError as full:  # nothing more can be written down, so nothing more is done
                 self._left, self._obs = 0, None
                 self._report("stopped", kind="disk", reason=str(full) + self._safe())
+
+    def _alarmed(self) -> bool:
+        """Whether the learner's process has got a signal that it has not come to act upon."""
+        alarm = self._order["alarm"]
+        return alarm is not None and bool(select.select([alarm], [], [], 0)[0])
 
     def _obey(self, order: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         if order["op"] == "policy":

@@ -25,6 +25,7 @@ from hybrid_jax.real.status import Status
 from hybrid_jax.real.wire import WireError
 
 _LOOK = 0.01  # [s] between two looks at the clock
+_AFTER_ALARM = 2.0  # [s] in which a halt follows an alarm, where it was none for nothing
 _PATIENCE = 0.04  # [s] that a call of the environment may go on after the robot was told to hold for good
 _SETTINGS = ("factory", "options", "rate", "seed", "reward_range", "frozen_after", "episode_length")
 
@@ -32,16 +33,23 @@ _SETTINGS = ("factory", "options", "rate", "seed", "reward_range", "frozen_after
 class Supervisor:
     """Keeps one robot process running; a context manager that returns when the robot is connected or STOPPED."""
 
-    def __init__(self, settings: Settings, folder: Path, say: Callable[[str], None] = lambda text: None):
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        say: Callable[[str], None] = lambda text: None,
+        alarm: int | None = None,
+    ):
         """folder: for the journal and status.json; say: told in words what was not ordered.
 
+        alarm: a descriptor that becomes readable where the robot shall hold until it is told what to do.
         Raises ValueError for options that are not JSON.
         """
         try:
             json.dumps(settings.options, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ValueError(f"the options {settings.options} of {settings.factory} are not JSON: {error}") from error
-        self.settings, self.folder, self._say = settings, Path(folder), say
+        self.settings, self.folder, self._say, self._alarm = settings, Path(folder), say, alarm
         self.journal = self.folder / "journal"
         self.schema: Schema | None = None
         self.status = Status(self.folder / "status.json", say)
@@ -265,6 +273,8 @@ class Supervisor:
             elif event == "held" and message["id"] == self._order["id"]:
                 self._held = True
                 self.status.change(State.HOLD, reason, quiet=True)
+            elif event == "alarmed":  # the robot holds already; if no halt follows, its order still stands
+                self._again = time.monotonic() + _AFTER_ALARM
             elif event == "fault":
                 self.status.count(message["kind"], reason)
                 if message["id"] == self._order["id"]:
@@ -329,7 +339,7 @@ class Supervisor:
     def _start(self, fault: str | None) -> None:
         order = {name: getattr(self.settings, name) for name in _SETTINGS}
         order |= {"journal": str(self.journal.resolve()), "fault": fault, "close": self.settings.deadlines.close}
-        process = Process(order)
+        process = Process(order, self._alarm)
         with self._changed:
             self._process, self._again = process, None
             self.status.begin_life()
