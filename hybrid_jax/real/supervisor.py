@@ -82,6 +82,7 @@ class Supervisor:
             self._closing = time.monotonic()
             self._tell({"op": "close"})
         self._thread.join()
+        self.status.change(State.HOLD, "closed", quiet=True)
 
     @property
     def state(self) -> State:
