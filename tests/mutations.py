@@ -113,7 +113,11 @@ ROWS = {
         "tests/test_gate.py",
     ),
     "15": Row(
-        "emergency stop", f"{REAL}/robot.py", "            self.body.untouchable = True\n", "", f"{ROBOT} emergency"
+        "emergency stop",
+        f"{REAL}/robot.py",
+        "        self.body.untouchable = True\n        self._give_up",
+        "        self._give_up",
+        f"{ROBOT} emergency",
     ),
     "16": Row(
         "intervention",
@@ -178,15 +182,15 @@ ROWS = {
     "9b": Row(
         "hold where a person is needed",
         f"{REAL}/robot.py",
-        "        reason += self._safe()\n        left =",
-        "        left =",
+        "            reason += self._safe()\n        except EmergencyStop as stop:\n            kind",
+        "            pass\n        except EmergencyStop as stop:\n            kind",
         f"{TABLE} row_9",
     ),
     "15b": Row(
         "emergency stop among nonsense",
         f"{REAL}/robot.py",
-        "self._stopped(answer[4])",
-        "pass",
+        "self.body.stopped_by(answer)  # before",
+        "pass  # before",
         f"{TABLE} row_15",
     ),
     "16b": Row(
