@@ -179,12 +179,12 @@ ROWS = {
         "pass",
         f"{TABLE} keeps_the",
     ),
-    "9b": Row(
-        "hold where a person is needed",
+    "1b": Row(
+        "hold after a fault",
         f"{REAL}/robot.py",
         "            reason += self._safe()\n        except EmergencyStop as stop:\n            kind",
         "            pass\n        except EmergencyStop as stop:\n            kind",
-        f"{TABLE} row_9",
+        f"{TABLE} row_1_",
     ),
     "15b": Row(
         "emergency stop among nonsense",

@@ -42,6 +42,7 @@ def test_row_1_a_raising_step_at_the_first_a_middle_and_the_last_step_of_an_epis
     obeys_the_point_mass(rows)
     assert [(fault.episode, fault.step) for fault in faults] == [(0, 0), (1, 40), (2, 99)]
     assert all("RuntimeError: motor" in fault.text and "in step" in fault.text for fault in faults)  # the traceback
+    np.testing.assert_array_equal(sent(tmp_path)[[1, 43, 144], 1], 0.0)  # it is held after each
 
 
 @pytest.mark.parametrize("times", [1, 4])
