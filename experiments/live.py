@@ -40,7 +40,6 @@ class Live:
     connect_deadline: float = 60.0  # [s]
     hold_deadline: float = 5.0  # [s] for the environment's own `hold`
     reward_range: tuple[float, float] = (-1e6, 1e6)  # rewards outside are faults
-
     retries: int = 5  # attempts in a row before the robot is given up
     frozen_after: int = 25  # equal observations in a row that flag a frozen sensor; 0: never
 

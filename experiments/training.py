@@ -47,6 +47,7 @@ class _Course:
     """One training under way."""
 
     experiment: Experiment
+    identity: str  # of the run, from the config and the log's bytes, which are read once
     algorithm: Algorithm
     run: trainer.Trainer
     seeds: list[int]
@@ -69,7 +70,7 @@ class _Course:
 
     def save(self) -> None:
         taken = {} if self.robot is None else {"watermark": self.robot.watermark, "real_steps": self.real_steps}
-        meta = {"identity": identity_of(self.experiment), "seeds": self.seeds} | taken
+        meta = {"identity": self.identity, "seeds": self.seeds} | taken
         try:
             self.checkpoints.save(self.done, self.state, meta)
         except SaveFailed as failed:  # a full disk shall not end a run that can still be saved later
@@ -132,11 +133,14 @@ def train(
     with ExitStack() as owned:
         checkpoints = owned.enter_context(Checkpointer(folders[0] / "checkpoints"))
         owned.enter_context(stop.polled())
-        state, meta, done = _start(run, keys, worlds, checkpoints, identity_of(experiment), iterations)
+        identity = identity_of(experiment)
+        state, meta, done = _start(run, keys, worlds, checkpoints, identity, iterations)
         logs = [owned.enter_context(_log(f, experiment, done * made.updates)) for f in folders]
         alarms = [guards.QAlarm(experiment.algorithm.discount) for _ in seeds]
         real_steps = meta.get("real_steps", logged)
-        course = _Course(experiment, algorithm, run, seeds, checkpoints, logs, alarms, state, done, real_steps)
+        course = _Course(
+            experiment, identity, algorithm, run, seeds, checkpoints, logs, alarms, state, done, real_steps
+        )
         progress = owned.enter_context(Progress(label, iterations * made.updates))
         if experiment.live.feed != "none" and done < iterations:
             place = robot_of(experiment, worlds.spec, folders[0], seeds[0])

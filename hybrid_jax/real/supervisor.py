@@ -95,12 +95,12 @@ class Supervisor:
 
     @property
     def rows(self) -> int:
-        """All of them."""
+        """Steps since the supervisor began."""
         return self.status.counts["rows"]
 
     @property
     def counts(self) -> Counter[str]:
-        """The steps since the supervisor began, by `record.COUNTED`."""
+        """These steps by `record.COUNTED`."""
         return self.status.counts
 
     @property
