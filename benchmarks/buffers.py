@@ -25,7 +25,7 @@ SHAPES = Transition((17,), (6,), (), (), (17,))
 
 
 def ones(*prefix: int) -> Transition:
-    return Transition(*(jnp.ones((*prefix, *shape)) for shape in SHAPES))
+    return Transition(*(jnp.ones((*prefix, *shape)) for shape in SHAPES[:5]))
 
 
 def calls(step: Callable, state: Any, count: int) -> Callable:

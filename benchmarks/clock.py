@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.timing import report
 from envs import rehearsal, wheel_legged
 from experiments import wheel_legged_h2o
-from hybrid_jax import dynamics_gap, trainer
+from hybrid_jax import trainer
 from hybrid_jax.algorithms import h2o
 from hybrid_jax.datasets import hdf5
 from hybrid_jax.feed import Before, Caps, Feed, Threaded
@@ -29,6 +29,7 @@ from hybrid_jax.real.record import Flag, Transition
 from hybrid_jax.real.segments import read
 from hybrid_jax.real.settings import Settings
 from hybrid_jax.real.supervisor import Supervisor
+from hybrid_jax.scaling import Moments
 
 STEPS = 200  # rows of a chunk at most
 
@@ -37,8 +38,7 @@ def learner():
     """The default experiment's trainer and its first state, compiled."""
     config, spec = wheel_legged_h2o.config(), wheel_legged.SPEC
     rows = hdf5.transitions(hdf5.load(config.dataset, spec))
-    std = dynamics_gap.next_obs_std(rows.next_obs, config.algorithm.next_state_jitter)
-    algorithm = h2o.make(config.algorithm, spec, std)
+    algorithm = h2o.make(config.algorithm, spec, Moments.of(rows.obs, rows.next_obs))
     made = trainer.jitted(
         trainer.make(spec, (wheel_legged.make(),), algorithm, config.rates, len(rows.reward) + 100_000)
     )

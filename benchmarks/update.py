@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.timing import interleaved, report
 from hybrid_jax.algorithms import h2o, sac
 from hybrid_jax.buffers import multi_buffer
+from hybrid_jax.scaling import Moments
 from hybrid_jax.testing import random_rows
 from hybrid_jax.types import Algorithm, Spec
 
@@ -104,7 +105,7 @@ def products() -> Callable:
 def main() -> None:
     h2o_config, sac_config = h2o.Config(), sac.Config()
     taken = interleaved({
-        "h2o": updates(h2o.make(h2o_config, SPEC, np.ones(SPEC.obs_size, np.float32))),
+        "h2o": updates(h2o.make(h2o_config, SPEC, Moments(*np.ones((4, SPEC.obs_size))))),
         "sac": updates(sac.make(sac_config, SPEC)),
         "gemm": products(),
     })  # fmt: skip

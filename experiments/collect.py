@@ -1,31 +1,31 @@
-"""Makes data sets in D4RL's layout from a task's real environment.
+"""Makes data sets in D4RL's layout from a task's real environment, of any size.
 
     python experiments/collect.py wheel_legged --quality hand_tuned --rows 20000
-    python experiments/collect.py half_cheetah --quality medium_replay --rows 150000 --training.steps 150000
+    python experiments/collect.py half_cheetah --quality medium_replay --rows 20000 --out mine.hdf5
 
-random: uniform actions. hand_tuned: the task's own mediocre controller. medium: SAC trained in the real
-environment until an evaluation reaches --stop_return, then rolled out. medium_replay: the rows that SAC saw
-up to there, or in its whole budget. expert: SAC trained for the whole budget, then rolled out.
+random: uniform actions. hand_tuned: the task's own mediocre controller. The others roll out policies from the course
+of one training (data/policies/TASK.npz, made by train_policies.py), with their noise: expert the best one; medium the
+first that is 40 % of the way from the first return to the best; medium_replay all up to there, in equal shares;
+medium_expert both, half and half. replay: what SAC sees while it learns in the real environment, trained here.
 """
 
 import contextlib
 import importlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from experiments import online
+from experiments import online, stages
 from experiments.experiment import DATA, Refused, factory
 from hybrid_jax import config
 from hybrid_jax.datasets import hdf5, scores
-from hybrid_jax.export import NumpyPolicy, save_policy
 from hybrid_jax.types import Spec
 
-Quality = Literal["random", "hand_tuned", "medium", "medium_replay", "expert"]
+Quality = Literal["random", "hand_tuned", "medium", "medium_replay", "medium_expert", "expert", "replay"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,9 @@ class Collection:
     rows: int = 20_000  # rows of the set
     out: Path | None = None  # file to write; None: data/TASK.hdf5
     seed: int = 0  # of the environment, the networks and the noise
-    stop_return: float | None = None  # medium, medium_replay: an evaluation this good ends training; None: the budget
-    training: online.Config = online.Config()  # SAC in the real environment
+    policies: Path | None = None  # archive of trained policies; None: data/policies/TASK.npz
+    training: online.Config = online.Config()  # replay: SAC in the real environment
     mantissa_bits: int | None = 11  # float precision kept in the file; None: all 23
-    policy_out: Path | None = None  # folder for the trained policy, if wanted
     overwrite: bool = False  # replace an existing file
 
 
@@ -68,7 +67,7 @@ def collect(wanted: Collection, command: str) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)  # before any training, for it may be refused
     make_real = factory(f"{wanted.task}:make_real", "task")
     spec: Spec = importlib.import_module(wanted.task).SPEC
-    if wanted.quality == "medium_replay" and min(wanted.rows, wanted.training.steps) < spec.episode_length:
+    if wanted.quality == "replay" and min(wanted.rows, wanted.training.steps) < spec.episode_length:
         raise Refused(
             f"--rows {wanted.rows} and --training.steps {wanted.training.steps} must each hold a whole episode"
             f" of up to {spec.episode_length} steps: a replay set is made of whole ones"
@@ -79,8 +78,11 @@ def collect(wanted: Collection, command: str) -> Path:
     elif wanted.quality == "hand_tuned":
         controller = factory(f"{wanted.task}:hand_tuned", "quality")
         data = _recorded(make_real, spec, controller(rng), wanted.rows, wanted.seed)
+    elif wanted.quality == "replay":
+        with contextlib.closing(make_real()) as env, contextlib.closing(make_real()) as judge:
+            data = thinned(online.learn(env, judge, spec, wanted.training, wanted.seed, print).data, wanted.rows)
     else:
-        data = _learned(wanted, make_real, spec, rng)
+        data = _rolled_out(wanted, make_real, spec, rng)
     behaviour = scores.behaviour_return(data)
     attributes = {
         "task": wanted.task,
@@ -95,20 +97,29 @@ def collect(wanted: Collection, command: str) -> Path:
     return out
 
 
-def _learned(wanted: Collection, make_real, spec: Spec, rng: np.random.Generator) -> hdf5.Dataset:
-    training = wanted.training
-    if wanted.quality == "medium" and wanted.stop_return is None:
-        raise Refused("--quality medium needs --stop_return, the return that ends the training")
-    if wanted.quality != "expert":
-        training = replace(training, stop_return=wanted.stop_return)
-    with contextlib.closing(make_real()) as env, contextlib.closing(make_real()) as judge:
-        result = online.learn(env, judge, spec, training, wanted.seed, print)
-    if wanted.policy_out is not None:
-        save_policy(wanted.policy_out, result.actor, {"dt": spec.dt, "task": wanted.task})
-    if wanted.quality == "medium_replay":
-        return thinned(result.data, wanted.rows)
-    policy = NumpyPolicy.from_params(result.actor)
-    return _recorded(make_real, spec, lambda obs: policy.explore(obs, rng), wanted.rows, wanted.seed + 1)
+def _rolled_out(wanted: Collection, make_real: Callable, spec: Spec, rng: np.random.Generator) -> hdf5.Dataset:
+    """Rows of the policies that a quality stands for, in equal shares and in the order of their training."""
+    archive = wanted.policies or stages.archive(wanted.task)
+    if not archive.exists():
+        short = wanted.task.rpartition(".")[2]
+        raise Refused(f"--quality {wanted.quality} needs {archive}: make it with train_policies.py {short}")
+    chosen = stages.of_quality(stages.load(archive), wanted.quality)
+    if wanted.rows < len(chosen):
+        raise Refused(f"--rows {wanted.rows} are too few for the {len(chosen)} policies of {wanted.quality}")
+    shares = np.diff(np.arange(len(chosen) + 1) * wanted.rows // len(chosen))
+    parts = []
+    for i, (stage, rows) in enumerate(zip(chosen, shares, strict=True)):
+        policy = stage.policy
+        act = lambda obs, policy=policy: policy.explore(obs, rng)  # noqa: E731
+        parts.append(_cut(_recorded(make_real, spec, act, int(rows), wanted.seed + i)))
+    return hdf5.Dataset(*(np.concatenate(columns) for columns in zip(*(part[:6] for part in parts), strict=True)))
+
+
+def _cut(data: hdf5.Dataset) -> hdf5.Dataset:
+    """The same rows, whose last episode ends here: it is cut by the clock, for another policy's rows follow."""
+    timeouts = data.timeouts.copy()
+    timeouts[-1] = not data.terminals[-1]
+    return data._replace(timeouts=timeouts)
 
 
 def _recorded(make_real: Callable, spec: Spec, act: Callable, rows: int, seed: int) -> hdf5.Dataset:

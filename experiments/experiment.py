@@ -8,15 +8,15 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from envs.gap import Gap
 from experiments.live import Live
-from hybrid_jax import trainer
-from hybrid_jax.algorithms import h2o, sac
+from hybrid_jax import actor_critic, trainer
+from hybrid_jax.algorithms import h2o
 from hybrid_jax.config import ConfigError, config_hash
 from hybrid_jax.physics import Engine
 
@@ -40,14 +40,15 @@ class Experiment:
     threads: int | None = None  # host threads of the native engine; None: one per core
     dataset: Path | None = DATA / "wheel_legged.hdf5"  # log of real data, D4RL layout
     log_rows: int | None = None  # use only so many of its first rows; None: all
+    log_share: float = 1.0  # use only this share of those rows: whole episodes drawn by the seed, the last one cut
     live: Live = Live()  # a robot that takes part
-    algorithm: h2o.Config | sac.Config = h2o.Config()  # the learner
+    algorithm: actor_critic.Config = h2o.Config()  # the learner; --method NAME takes another one
     rates: trainer.Rates = trainer.Rates()  # what one iteration collects and learns
     updates: int = 20_000  # updates in all
     evaluate_every: int = 2_000  # updates between evaluations in the real environment
     episodes: int = 3  # real episodes per evaluation
     test_episodes: int = 10  # real episodes that judge the kept policy, once, at the end
-    rivals: tuple[str, ...] = ("sim_only", "mix")  # trained beside it with the same budget
+    rivals: tuple[str, ...] = ("sim_only", "mix")  # methods trained beside it with the same budget
     seed: int = 0  # of the first run
     seeds: int = 1  # runs: seed, seed + 1, ...
     checkpoint_every: int = 1  # evaluations between checkpoints
@@ -64,7 +65,7 @@ def load(name: str) -> Experiment:
 
     Raises ConfigError with the known names.
     """
-    module = _from_path(Path(name)) if name.endswith(".py") else _by_name(name)
+    module = from_path(Path(name)) if name.endswith(".py") else _by_name(name)
     if not hasattr(module, "config"):
         raise ConfigError(f"{name} has no function config(); an experiment file returns its Experiment from it")
     made = module.config()
@@ -95,7 +96,8 @@ def _by_name(name: str) -> ModuleType:
     return importlib.import_module(f"experiments.{name}")
 
 
-def _from_path(path: Path) -> ModuleType:
+def from_path(path: Path) -> ModuleType:
+    """The module in a user's own file. Raises ConfigError where there is none."""
     if not path.is_file():
         raise ConfigError(f"no experiment file {path}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -119,22 +121,3 @@ def factory(reference: str, field: str) -> Callable[..., Any]:
     if not callable(getattr(found, function, None)):
         raise ConfigError(f"--{field} {reference!r}: module {module} has no function {function!r}")
     return getattr(found, function)
-
-
-def rival(experiment: Experiment, name: str) -> Experiment:
-    """The same run, all else equal, with the learner replaced.
-
-    `sim_only` is SAC in the simulator alone, `mix` is SAC on both stores, half and half.
-    """
-    ours = experiment.algorithm
-    if name == "sim_only":
-        shared = {field.name: getattr(ours, field.name) for field in fields(sac.Config)}
-        rows = ours.batch_real + ours.batch_sim
-        algorithm = sac.Config(**shared | {"batch_real": 0, "batch_sim": rows})
-    elif name == "mix" and isinstance(ours, h2o.Config):
-        algorithm = replace(ours, importance_weight=False, beta=0.0)
-    elif name == "mix":
-        raise ConfigError("--rivals mix needs an H2O run to compare with; leave it out with --rivals sim_only")
-    else:
-        raise ConfigError(f"--rivals {name!r} is not known; use sim_only or mix")
-    return replace(experiment, algorithm=algorithm, rivals=())

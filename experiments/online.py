@@ -80,10 +80,13 @@ def record(env: RealEnv, spec: Spec, act: Callable, rows: int, seed: int) -> Dat
     return recorder.dataset()
 
 
-def learn(env: RealEnv, judge: RealEnv, spec: Spec, config: Config, seed: int, say: Callable) -> Result:
+def learn(
+    env: RealEnv, judge: RealEnv, spec: Spec, config: Config, seed: int, say: Callable, keep: Callable | None = None
+) -> Result:
     """SAC in `env`; evaluated in `judge`, another instance of the same environment.
 
     say: called with a line of text at every evaluation.
+    keep: called there with (real steps, mean return, actor parameters), where given.
     """
     for name in ("chunk", "evaluate_every", "episodes"):
         if getattr(config, name) < 1:
@@ -109,11 +112,14 @@ def learn(env: RealEnv, judge: RealEnv, spec: Spec, config: Config, seed: int, s
         state, _ = train.step(state, rows, jnp.int32(config.chunk))
         policy = NumpyPolicy.from_params(jax.device_get(algorithm.policy(state.algorithm)))
         if done % config.evaluate_every == 0:
-            kept = NumpyPolicy.from_params(jax.device_get(algorithm.deployed(state.algorithm)))
+            actor = jax.device_get(algorithm.deployed(state.algorithm))
+            kept = NumpyPolicy.from_params(actor)
             episodes = evaluate.real_episodes(judge, kept, config.episodes, 10_000 + done, spec.episode_length)
             score = float(np.mean([episode.total for episode in episodes]))
             curve.append((done, score))
             say(f"{done:,} real steps: return {score:,.0f}")
+            if keep is not None:
+                keep(done, score, actor)
             if config.stop_return is not None and score >= config.stop_return:
                 break
     actor = jax.device_get(algorithm.deployed(state.algorithm))

@@ -10,12 +10,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.experiment import FREE, Experiment, Refused, identity_of, rival
+from experiments import methods
+from experiments.experiment import FREE, Experiment, Refused, identity_of
 from experiments.worlds import Worlds, build, check_video, simulated_successors
-from hybrid_jax import buffers, dynamics_gap, trainer
-from hybrid_jax.algorithms import h2o, sac
+from hybrid_jax import buffers, trainer
+from hybrid_jax.algorithms import h2o
 from hybrid_jax.config import json_diff, to_json
-from hybrid_jax.types import REAL, Algorithm
+from hybrid_jax.datasets import extras
+from hybrid_jax.scaling import Moments
+from hybrid_jax.types import REAL, Algorithm, SimEnv, Transition
 
 
 class Ready(NamedTuple):
@@ -41,15 +44,16 @@ def prepare(experiment: Experiment, resumed: Path | None) -> Ready:
     with ExitStack() as undo:  # a real environment that was opened for a refused run is closed
         try:
             worlds = build(experiment, undo)
-            methods = {"h2o" if isinstance(experiment.algorithm, h2o.Config) else "sac": experiment}
-            methods |= {name: rival(experiment, name) for name in experiment.rivals}
-            learners = {name: (method, _learner(method, worlds)) for name, method in methods.items()}
+            wanted = {methods.label(experiment.algorithm): experiment}
+            wanted |= {name: methods.chosen(experiment, name) for name in experiment.rivals}
+            learners = {name: (method, _learner(method, worlds)) for name, method in wanted.items()}
             for method, algorithm in learners.values():
-                trainer.make(worlds.spec, (worlds.sim,), algorithm, method.rates, real_capacity(method, worlds))
+                sims = simulators(method, worlds)
+                trainer.make(worlds.spec, sims, algorithm, method.rates, real_capacity(method, worlds))
                 _check_mix(algorithm, worlds, method)
         except ValueError as error:
             raise Refused(str(error)) from error
-        _check_memory(experiment, worlds)
+        _check_memory(learners, worlds)
         if experiment.video:
             check_video(worlds.real)  # of the instance that judges
         undo.pop_all()
@@ -103,13 +107,35 @@ def _check_same_run(experiment: Experiment, resumed: Path) -> None:
 
 
 def _learner(experiment: Experiment, worlds: Worlds) -> Algorithm:
-    if isinstance(experiment.algorithm, h2o.Config):
-        if worlds.rows is None and experiment.live.feed == "none":
+    live = experiment.live.feed != "none"
+    if worlds.rows is not None:
+        moments = Moments.of(worlds.rows.obs, worlds.rows.next_obs)
+    elif isinstance(experiment.algorithm, h2o.Config):
+        if not live:
             raise Refused("H2O learns from real data as well: give it a log with --dataset path.hdf5")
-        seen = simulated_successors(worlds.sim, experiment.seed) if worlds.rows is None else worlds.rows.next_obs
-        std = dynamics_gap.next_obs_std(seen, experiment.algorithm.next_state_jitter)
-        return h2o.make(experiment.algorithm, worlds.spec, std)
-    return sac.make(experiment.algorithm, worlds.spec)
+        seen = simulated_successors(worlds.sim, experiment.seed)
+        moments = Moments.of(seen, seen)
+    else:
+        moments = None
+    algorithm = methods.make(experiment.algorithm, worlds.spec, moments)
+    if algorithm.extras and live:
+        raise Refused(
+            f"--method {methods.label(experiment.algorithm)} learns from a log alone, a robot's rows lack"
+            f" {algorithm.extras[0][0]}; give --live.feed none"
+        )
+    return algorithm
+
+
+def simulators(experiment: Experiment, worlds: Worlds) -> tuple[SimEnv, ...]:
+    """The simulators that a learner collects from: none where it draws real rows alone."""
+    return (worlds.sim,) if methods.simulates(experiment.algorithm) else ()
+
+
+def real_rows(algorithm: Algorithm, worlds: Worlds) -> Transition | None:
+    """The log in the stores' form, with the columns that an algorithm declares."""
+    if worlds.rows is None or worlds.log is None or not algorithm.extras:
+        return worlds.rows
+    return worlds.rows._replace(extras=extras.columns(worlds.log, [name for name, _ in algorithm.extras]))
 
 
 def real_capacity(experiment: Experiment, worlds: Worlds) -> int:
@@ -130,10 +156,16 @@ def _check_mix(algorithm: Algorithm, worlds: Worlds, experiment: Experiment) -> 
         )
 
 
-def _check_memory(experiment: Experiment, worlds: Worlds) -> None:
-    capacities = (max(real_capacity(experiment, worlds), 1), experiment.rates.sim_capacity)
+def _check_memory(learners: dict[str, tuple[Experiment, Algorithm]], worlds: Worlds) -> None:
+    for experiment, algorithm in learners.values():
+        _check_one(experiment, algorithm, worlds)
+
+
+def _check_one(experiment: Experiment, algorithm: Algorithm, worlds: Worlds) -> None:
+    capacities = [max(real_capacity(experiment, worlds), 1)]
+    capacities += [experiment.rates.sim_capacity for _ in simulators(experiment, worlds)]
     seeds = experiment.seeds if jax.default_backend() != "cpu" else 1
-    need = seeds * buffers.memory_bytes(capacities, trainer.example_row(worlds.spec))
+    need = seeds * buffers.memory_bytes(capacities, trainer.example_row(worlds.spec, algorithm.extras))
     free = available_memory()
     if need > 0.8 * free:
         raise Refused(

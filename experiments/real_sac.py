@@ -10,16 +10,15 @@ import contextlib
 import json
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 
 from experiments import experiment as experiments
-from experiments import online, preflight
+from experiments import methods, online, preflight
 from experiments.experiment import Experiment, Refused, factory
 from experiments.judging import TEST_SEED
 from hybrid_jax import config, evaluate, statistics
-from hybrid_jax.algorithms import sac
 from hybrid_jax.export import NumpyPolicy
 from hybrid_jax.real.gate import is_robot
 
@@ -44,10 +43,8 @@ def judge(experiment: Experiment) -> dict:
     if experiment.compile_cache:
         preflight.use_compile_cache()
     make_real, spec = factory(experiment.real, "real"), factory(experiment.sim, "sim")().spec
-    shared = {field.name: getattr(experiment.algorithm, field.name) for field in fields(sac.Config)}
-    rows = experiment.algorithm.batch_real + experiment.algorithm.batch_sim
     settings = online.Config(
-        algorithm=sac.Config(**shared | {"batch_real": rows, "batch_sim": 0}),
+        algorithm=methods.chosen(experiment, "real_only").algorithm,
         steps=experiment.updates,
         warmup=min(1_000, experiment.updates // 10),
         evaluate_every=experiment.evaluate_every,

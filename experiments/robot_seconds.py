@@ -11,16 +11,15 @@ a second instance. What is done already is not done again. Writes robot_seconds.
 import argparse
 import csv
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from experiments import preflight, session, wheel_legged_live, wheel_legged_live_mix
+from experiments import methods, preflight, session, wheel_legged_live, wheel_legged_live_mix
 from experiments.experiment import Experiment
 from experiments.live import Live
 from hybrid_jax import plots, trainer
-from hybrid_jax.algorithms import sac
 from hybrid_jax.metrics import read_csv
 from hybrid_jax.provenance import git_state
 from hybrid_jax.statistics import bootstrap_ci
@@ -30,10 +29,10 @@ DT = 0.005  # [s]
 EPISODES = 10  # per evaluation
 
 
-def methods() -> dict[str, Experiment]:
+def learners() -> dict[str, Experiment]:
     """The learners by name."""
     live = replace(wheel_legged_live.config(), episodes=EPISODES, test_episodes=EPISODES, columns=())
-    alone = {field.name: getattr(live.algorithm, field.name) for field in fields(sac.Config)}
+    alone = methods.chosen(live, "real_only").algorithm
     return {
         "H2O, live": live,
         "SAC on the mix, live": replace(live, algorithm=wheel_legged_live_mix.config().algorithm),
@@ -42,7 +41,7 @@ def methods() -> dict[str, Experiment]:
             live,
             dataset=None,
             log_rows=None,
-            algorithm=sac.Config(**alone | {"batch_real": 256, "batch_sim": 0, "entropy_in_backup": True}),
+            algorithm=alone,
             rates=trainer.Rates(sims=1, unroll=1, updates=200, sim_capacity=1, pool=1),
             updates=80_000,
             evaluate_every=2_000,
@@ -77,9 +76,9 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "robot_seconds")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     asked = parser.parse_args()
-    curves: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in methods()}
+    curves: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in learners()}
     for seed in range(asked.seeds):
-        for name, experiment in methods().items():
+        for name, experiment in learners().items():
             curves[name].append(run(name, experiment, seed, asked.runs))
     asked.out.mkdir(parents=True, exist_ok=True)
     _write_csv(asked.out / "robot_seconds.csv", curves)

@@ -2,6 +2,7 @@
 
 python experiments/run.py                          the default: H2O balances the wheel-legged robot
 python experiments/run.py NAME --field value       any experiment of this folder, any field changed
+python experiments/run.py NAME --method cql        another learner on the same data, networks and budget
 python experiments/run.py path/to/mine.py          your own experiment file
 python experiments/run.py --resume runs/NAME-...   goes on where an earlier run stopped
 """
@@ -18,6 +19,7 @@ if __name__ == "__main__":
     leave_at_once()  # the imports below take seconds
 
 from experiments import experiment as experiments
+from experiments import methods
 from hybrid_jax import config
 
 DEFAULT = "wheel_legged_h2o"
@@ -41,8 +43,13 @@ def _run(arguments: list[str], started: float) -> int:
         folder, arguments = _resumed([_long(word) for word in arguments])
         named = arguments and not arguments[0].startswith("-")
         chosen = experiments.load(arguments[0] if named else DEFAULT)
-        described = __doc__ + "\nexperiments: " + ", ".join(experiments.names())
-        asked = config.parse(chosen, arguments[1:] if named else arguments, "run.py", described)
+        described = (
+            __doc__ + "\nexperiments: " + ", ".join(experiments.names()) + "\nmethods: " + ", ".join(methods.METHODS)
+        )
+        method, words = _method(arguments[1:] if named else arguments)
+        if method is not None:
+            chosen = methods.chosen(chosen, method)
+        asked = config.parse(chosen, words, "run.py", described)
         if (asked.sim, asked.real) != (chosen.sim, chosen.real) and asked.columns == chosen.columns:
             asked = replace(asked, columns=())  # they name another task's observations
 
@@ -57,6 +64,17 @@ def _run(arguments: list[str], started: float) -> int:
     except experiments.Refused as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
+
+
+def _method(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The learner behind `--method NAME`, which brings the settings that the other words change, and those words."""
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--method=") else [word])]
+    if "--method" not in words:
+        return None, words
+    at = words.index("--method")
+    if at + 1 == len(words):
+        raise config.ConfigError(f"--method needs a name: {', '.join(methods.METHODS)}")
+    return words[at + 1], words[:at] + words[at + 2 :]
 
 
 def _resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:

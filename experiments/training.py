@@ -5,6 +5,7 @@ share a program, with one folder each.
 """
 
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from experiments import live
 from experiments.experiment import Experiment, Refused, identity_of
 from experiments.judging import judge_of, means, pick
-from experiments.preflight import real_capacity
+from experiments.preflight import real_capacity, real_rows, simulators
 from experiments.stopping import Stop
 from experiments.worlds import Worlds
 from hybrid_jax import guards, trainer
@@ -26,7 +27,7 @@ from hybrid_jax.metrics import RunLog
 from hybrid_jax.progress import Progress
 from hybrid_jax.real.segments import JournalError
 from hybrid_jax.real.settings import Halted, RobotStopped
-from hybrid_jax.types import Algorithm
+from hybrid_jax.types import Algorithm, Transition
 
 
 class Interrupted(Exception):
@@ -40,6 +41,21 @@ class Outcome(NamedTuple):
     updates: int
     sim_steps: int
     real_steps: int
+
+
+class Program(NamedTuple):
+    """What a learner compiles to; runs that share it, seeds after each other, compile once."""
+
+    run: trainer.Trainer
+    judge: Callable
+
+
+def program(experiment: Experiment, worlds: Worlds, algorithm: Algorithm, many: bool) -> Program:
+    """many: several seeds in one program."""
+    sims = simulators(experiment, worlds)
+    made = trainer.make(worlds.spec, sims, algorithm, experiment.rates, real_capacity(experiment, worlds))
+    run = trainer.over_seeds(made) if many else trainer.jitted(made)
+    return Program(run, judge_of(experiment, worlds, algorithm, many))
 
 
 @dataclass
@@ -114,34 +130,36 @@ def train(
     folders: list[Path],
     label: str,
     stop: Stop,
+    compiled: Program | None = None,
 ) -> list[Outcome]:
     """Trains one run per seed to the end of the budget; continues from the newest checkpoint in its folder.
+
+    compiled: the program of an earlier run on the same worlds that differed in its seeds alone.
 
     Raises, each after a checkpoint: Interrupted when a signal came, RobotStopped or JournalError where learning has
     to wait for a robot that cannot go on, or at the end where that robot is the judge, BadUpdates where too many
     updates in a row were not finite.
     """
     logged = 0 if worlds.rows is None else len(worlds.rows.reward)
-    made = trainer.make(worlds.spec, (worlds.sim,), algorithm, experiment.rates, real_capacity(experiment, worlds))
     many = len(seeds) > 1
-    run = trainer.over_seeds(made) if many else trainer.jitted(made)
+    run, judge = compiled or program(experiment, worlds, algorithm, many)
     keys = jax.random.key(seeds[0]) if not many else jax.numpy.stack([jax.random.key(s) for s in seeds])
-    judge = judge_of(experiment, worlds, algorithm, many)
-    iterations = -(-experiment.updates // made.updates)
-    per_evaluation = max(1, experiment.evaluate_every // made.updates)
+    iterations = -(-experiment.updates // run.updates)
+    per_evaluation = max(1, experiment.evaluate_every // run.updates)
 
     with ExitStack() as owned:
         checkpoints = owned.enter_context(Checkpointer(folders[0] / "checkpoints"))
         owned.enter_context(stop.polled())
         identity = identity_of(experiment)
-        state, meta, done = _start(run, keys, worlds, checkpoints, identity, iterations)
-        logs = [owned.enter_context(_log(f, experiment, done * made.updates)) for f in folders]
+        rows = real_rows(algorithm, worlds)
+        state, meta, done = _start(run, keys, rows, checkpoints, identity, iterations)
+        logs = [owned.enter_context(_log(f, experiment, done * run.updates)) for f in folders]
         alarms = [guards.QAlarm(experiment.algorithm.discount) for _ in seeds]
         real_steps = meta.get("real_steps", logged)
         course = _Course(
             experiment, identity, algorithm, run, seeds, checkpoints, logs, alarms, state, done, real_steps
         )
-        progress = owned.enter_context(Progress(label, iterations * made.updates))
+        progress = owned.enter_context(Progress(label, iterations * run.updates))
         if experiment.live.feed != "none" and done < iterations:
             place = robot_of(experiment, worlds.spec, folders[0], seeds[0])
             course.robot = _connected(owned, place, worlds.spec, course, meta.get("watermark", 0), stop)
@@ -205,13 +223,18 @@ def _log(folder: Path, experiment: Experiment, step: int) -> RunLog:
 
 
 def _start(
-    run: trainer.Trainer, keys: jax.Array, worlds: Worlds, checkpoints: Checkpointer, identity: str, iterations: int
+    run: trainer.Trainer,
+    keys: jax.Array,
+    rows: Transition | None,
+    checkpoints: Checkpointer,
+    identity: str,
+    iterations: int,
 ):
     """The first state, or the newest saved one with its meta, and the iterations done."""
     if checkpoints.latest() is None:
-        return run.init(keys, worlds.rows), {}, 0
+        return run.init(keys, rows), {}, 0
     try:
-        state, meta, done = checkpoints.restore(jax.eval_shape(run.init, keys, worlds.rows))
+        state, meta, done = checkpoints.restore(jax.eval_shape(run.init, keys, rows))
     except CheckpointError as error:
         raise Refused(f"{error}; resume with the fields in the run's config.json, or start anew") from error
     for sentence in checkpoints.skipped:

@@ -8,6 +8,7 @@ Niu et al. 2022 (arXiv 2206.13464); Eysenbach et al. 2021 (arXiv 2006.13916).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import chex
@@ -16,8 +17,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hybrid_jax import losses, networks
+from hybrid_jax import losses, networks, ranges
+from hybrid_jax.scaling import FLOOR, Moments
 from hybrid_jax.types import Array, PyTree, Spec, Transition
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters of the discriminators."""
+
+    discriminator_batch_real: int = 256  # rows per discriminator update from the real store
+    discriminator_batch_sim: int = 256  # rows per discriminator update from the simulator
+    discriminator_hidden: tuple[int, ...] = (256, 256)  # widths of both discriminators
+    discriminator_lr: float = 3e-4  # Adam, both discriminators
+    discriminator_noise: float = 0.1  # std of the training noise on s, a and s'
+    discriminator_shared_noise: bool = True  # one draw of that noise for both networks; False: a draw each
+    discriminator_bound: float | None = networks.LOGIT_BOUND  # logits lie in +- this, by tanh; None: anywhere
 
 
 class GapState(NamedTuple):
@@ -35,20 +50,22 @@ class DynamicsGap(NamedTuple):
     log_ratio: Callable  # (params, rows [B, ...], noise [N, B, O]) -> observed [B], jittered [N, B]
 
 
-def make(spec: Spec, hidden: tuple[int, ...], learning_rate: float, noise: float) -> DynamicsGap:
-    """Discriminators trained with N(0, noise^2) on their inputs (one draw for both), in [-4, 4] log-ratio."""
+def make(config: Config, spec: Spec) -> DynamicsGap:
+    """Discriminators trained with N(0, noise^2) on their inputs; the log-ratio lies in [-2 bound, 2 bound]."""
+    check(config)
     known = spec.obs_size + spec.action_size  # inputs (s, a) come first, s' last
-    net_sa = networks.discriminator(known, hidden)
-    net_sas = networks.discriminator(known + spec.obs_size, hidden)
-    adam = optax.adam(learning_rate)
+    net_sa = networks.discriminator(known, config.discriminator_hidden, config.discriminator_bound)
+    net_sas = networks.discriminator(known + spec.obs_size, config.discriminator_hidden, config.discriminator_bound)
+    adam = optax.adam(config.discriminator_lr)
 
     def init(key: Array) -> GapState:
         sa_key, sas_key = jax.random.split(key)
         params = {"sa": net_sa.init(sa_key), "sas": net_sas.init(sas_key)}
         return GapState(params, adam.init(params))
 
-    def loss(params: PyTree, x: Array, real: Array) -> tuple[Array, dict]:
-        logit_sa = _margin(net_sa.apply(params["sa"], x[:, :known]))
+    def loss(params: PyTree, x: Array, other: Array, real: Array) -> tuple[Array, dict]:
+        """x, other: the inputs with noise, for l_sas and for l_sa, which both heads hold."""
+        logit_sa = _margin(net_sa.apply(params["sa"], other[:, :known]))
         logit_sas = _margin(net_sas.apply(params["sas"], x)) + logit_sa
         cross_entropy = jax.vmap(losses.binary_cross_entropy)(logit_sa, real)
         cross_entropy += jax.vmap(losses.binary_cross_entropy)(logit_sas, real)
@@ -60,9 +77,12 @@ def make(spec: Spec, hidden: tuple[int, ...], learning_rate: float, noise: float
         }
 
     def update(state: GapState, rows: Transition, real: Array, key: Array) -> tuple[GapState, dict]:
-        x = _inputs(rows)
-        x += noise * jax.random.normal(key, x.shape)
-        (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params, x, real)
+        plain = _inputs(rows)
+        x = plain + config.discriminator_noise * jax.random.normal(key, plain.shape)
+        other = x
+        if not config.discriminator_shared_noise:
+            other = plain + config.discriminator_noise * jax.random.normal(jax.random.fold_in(key, 1), plain.shape)
+        (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params, x, other, real)
         updates, optimiser = adam.update(grads, state.optimiser)
         return GapState(optax.apply_updates(state.params, updates), optimiser), metrics
 
@@ -72,6 +92,14 @@ def make(spec: Spec, hidden: tuple[int, ...], learning_rate: float, noise: float
         return ratio[0], ratio[1:]
 
     return DynamicsGap(init, update, log_ratio)
+
+
+def check(config: Config) -> None:
+    """Refuses hyper-parameters that cannot work. Raises ValueError."""
+    ranges.widths(config, "discriminator_hidden")
+    ranges.at_least(config, 0, "discriminator_lr", "discriminator_noise")
+    if config.discriminator_bound is not None:
+        ranges.positive(config, "discriminator_bound")
 
 
 def importance_weight(log_ratio: Array, clip: tuple[float, float]) -> Array:
@@ -94,20 +122,18 @@ def log_omega(u: Array) -> Array:
     return jnp.where(positive, jnp.log(kept) - jnp.log(jnp.where(total > 0, total, 1.0)), -jnp.inf)
 
 
-def next_obs_std(next_obs: np.ndarray, jitter: str) -> np.ndarray:
-    """The scale [O] of the s' jitter, from real successors [D, O].
+def next_obs_std(moments: Moments, jitter: str) -> np.ndarray:
+    """The scale [O] of the s' jitter, from the moments of real successors.
 
     "full": their standard deviation. "diluted": that of the released code, whose array also holds ten
     empty rows for each real one, sqrt((v + m^2)/11 - (m/11)^2). Both plus 1e-3.
     """
-    mean, variance = next_obs.mean(axis=0, dtype=np.float64), next_obs.var(axis=0, dtype=np.float64)
-    if jitter == "full":
-        std = np.sqrt(variance)
-    elif jitter == "diluted":
-        std = np.sqrt((variance + mean**2) / 11 - (mean / 11) ** 2)
-    else:
+    mean, std = moments.next_mean, moments.next_std
+    if jitter == "diluted":
+        std = np.sqrt((std**2 + mean**2) / 11 - (mean / 11) ** 2)
+    elif jitter != "full":
         raise ValueError(f"next_state_jitter is {jitter!r}; use 'diluted' or 'full'.")
-    return (std + 1e-3).astype(np.float32)
+    return (std + FLOOR).astype(np.float32)
 
 
 def _inputs(rows: Transition) -> Array:

@@ -66,6 +66,17 @@ def value_regularisation(
     return jnp.where(some, jnp.clip(pushed - jnp.mean(q_real), -clip, clip), 0.0)
 
 
+def conservative_penalty(q: Array, q_proposed: Array, log_density: Array, temperature: float) -> Array:
+    """T log sum_k exp((Q(s, a_k) - log mu(a_k)) / T) - Q(s, a) for one row: q [], q_proposed and log_density [K].
+
+    The value regularisation of CQL(H), Kumar et al. 2020 (arXiv 2006.04779), equation 4, by importance sampling.
+    """
+    chex.assert_rank([q, q_proposed, log_density], [0, 1, 1])
+    chex.assert_type([q, q_proposed, log_density], float)
+    scaled = (q_proposed - jax.lax.stop_gradient(log_density)) / temperature
+    return temperature * jax.nn.logsumexp(scaled) - q
+
+
 def weighted_mean(x: Array, weight: Array) -> Array:
     """sum_i w_i x_i / B over a batch [B]; the weights are not normalised and carry no gradient."""
     chex.assert_rank([x, weight], 1)

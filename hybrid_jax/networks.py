@@ -19,6 +19,8 @@ LOGIT_BOUND = 2.0  # the discriminators' logits lie in [-2, 2]
 
 fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1/sqrt(fan_in)
 near_zero = nn.initializers.variance_scaling(1e-4, "fan_avg", "uniform")  # Xavier uniform, gain 1e-2
+orthogonal = nn.initializers.orthogonal(2**0.5)
+nearly_silent = nn.initializers.orthogonal(1e-2)
 
 
 class Network(NamedTuple):
@@ -33,19 +35,24 @@ class MLP(nn.Module):
 
     hidden: tuple[int, ...]
     outputs: int
+    layer_norm: str = "none"  # LayerNorm "before" or "after" each ReLU
+    orthogonal: bool = False  # all layers start orthogonal, the hidden ones with gain sqrt 2
 
     @nn.compact
     def __call__(self, x: Array, noise: Array | None = None) -> Array:
         """With noise [N, B, J], x [B, I]: the outputs [1 + N, B, outputs] at x and, N times, at x with the
         noise added to its last J entries. The first layer is linear, so x passes it only once."""
         for i, width in enumerate(self.hidden):
-            dense = nn.Dense(width, kernel_init=fan_in_uniform, bias_init=_bias_init(x.shape[-1]))
+            bias_init = nn.initializers.zeros if self.orthogonal else _bias_init(x.shape[-1])
+            dense = nn.Dense(width, kernel_init=orthogonal if self.orthogonal else fan_in_uniform, bias_init=bias_init)
             x = dense(x)
             if i == 0 and noise is not None:
                 kernel = dense.variables["params"]["kernel"]
                 x = jnp.concatenate([x[None], x[None] + noise @ kernel[-noise.shape[-1] :]])
+            x = nn.LayerNorm()(x) if self.layer_norm == "before" else x
             x = nn.relu(x)
-        return nn.Dense(self.outputs, kernel_init=near_zero)(x)
+            x = nn.LayerNorm()(x) if self.layer_norm == "after" else x
+        return nn.Dense(self.outputs, kernel_init=nearly_silent if self.orthogonal else near_zero)(x)
 
 
 class _Actor(nn.Module):
@@ -71,12 +78,19 @@ def actor(obs_size: int, action_size: int, hidden: tuple[int, ...]) -> Network:
     return Network(lambda key: module.init(key, jnp.zeros(obs_size)), apply)
 
 
-def critics(obs_size: int, action_size: int, hidden: tuple[int, ...], members: int = 2) -> Network:
-    """(obs [B, O], action [B, A]) -> Q [members, B]; parameter leaves [members, ...].
+def critics(
+    obs_size: int,
+    action_size: int,
+    hidden: tuple[int, ...],
+    members: int = 2,
+    layer_norm: str = "none",
+    orthogonal: bool = False,
+) -> Network:
+    """(obs [B, O], action [B, A]) -> Q [members, B]; parameter leaves [members, ...], or those of some members.
 
     The members are evaluated one after the other; on CPU a vmap over the two took the same time.
     """
-    module = MLP(hidden, 1)
+    module = MLP(hidden, 1, layer_norm, orthogonal)
 
     def init(key: Array) -> PyTree:
         return jax.vmap(lambda k: module.init(k, jnp.zeros(obs_size + action_size)))(jax.random.split(key, members))
@@ -85,19 +99,21 @@ def critics(obs_size: int, action_size: int, hidden: tuple[int, ...], members: i
         chex.assert_axis_dimension(obs, -1, obs_size)
         chex.assert_axis_dimension(action, -1, action_size)
         x = jnp.concatenate([obs, action], axis=-1)
-        member = [jax.tree.map(lambda leaf, j=j: leaf[j], params) for j in range(members)]
+        given = jax.tree.leaves(params)[0].shape[0]
+        member = [jax.tree.map(lambda leaf, j=j: leaf[j], params) for j in range(given)]
         return jnp.stack([_evaluate(module, p, x)[..., 0] for p in member])
 
     return Network(init, apply)
 
 
-def discriminator(inputs: int, hidden: tuple[int, ...]) -> Network:
-    """x [..., I] -> logits [..., 2] in [-2, 2]: index 0 says "real", index 1 "sim"; `noise` as in MLP."""
+def discriminator(inputs: int, hidden: tuple[int, ...], bound: float | None = LOGIT_BOUND) -> Network:
+    """x [..., I] -> logits [..., 2] in [-bound, bound]: index 0 says "real", index 1 "sim"; `noise` as in MLP."""
     module = MLP(hidden, 2)
 
     def apply(params: PyTree, x: Array, noise: Array | None = None) -> Array:
         chex.assert_axis_dimension(x, -1, inputs)
-        return LOGIT_BOUND * jnp.tanh(_evaluate(module, params, x, noise))
+        logits = _evaluate(module, params, x, noise)
+        return logits if bound is None else bound * jnp.tanh(logits)
 
     return Network(lambda key: module.init(key, jnp.zeros(inputs)), apply)
 

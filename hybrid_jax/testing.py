@@ -8,15 +8,21 @@ import numpy as np
 from hybrid_jax.types import REAL, Algorithm, Array, Batch, PyTree, SimEnv, Spec, Transition
 
 
-def random_rows(key: Array, rows: int, spec: Spec) -> Transition:
-    """Rows [rows, ...] of normal observations and rewards, actions in (-1, 1), about a fifth terminal."""
+def random_rows(key: Array, rows: int, spec: Spec, declared: tuple = ()) -> Transition:
+    """Rows [rows, ...] of normal observations and rewards, actions in (-1, 1), about a fifth terminal.
+
+    declared: an algorithm's extras, which are uniform in (0, 1).
+    """
     keys = jax.random.split(key, 5)
+    own = jax.random.split(jax.random.fold_in(key, 1), max(len(declared), 1))
+    extras = {name: jax.random.uniform(k, (rows, *shape)) for (name, shape), k in zip(declared, own, strict=False)}
     return Transition(
         jax.random.normal(keys[0], (rows, spec.obs_size)),
         jnp.tanh(jax.random.normal(keys[1], (rows, spec.action_size))),
         jax.random.normal(keys[2], (rows,)),
         jax.random.bernoulli(keys[3], 0.8, (rows,)).astype(jnp.float32),
         jax.random.normal(keys[4], (rows, spec.obs_size)),
+        extras or (),
     )
 
 
@@ -26,6 +32,7 @@ def check_algorithm(algorithm: Algorithm, spec: Spec) -> None:
     `update` keeps tree, shapes and dtypes, traces once, may donate its state, gives finite numbers on rows
     of any origin and the same ones for the same key; `act` and `explore` give actions [N, A] in [-1, 1].
     """
+    chex.clear_trace_counter()  # it counts by addresses, and an earlier function may have lain at ours
     init_key, mix_key, rows_key, update_key, act_key = jax.random.split(jax.random.key(0), 5)
     init = jax.jit(algorithm.init)
     update = jax.jit(chex.assert_max_traces(algorithm.update, n=1), donate_argnums=0)
@@ -34,7 +41,7 @@ def check_algorithm(algorithm: Algorithm, spec: Spec) -> None:
     chex.assert_rank(source, 1)
     chex.assert_type(source, jnp.int32)
     assert jnp.all(source >= REAL), "mix names a store below 0"
-    rows = random_rows(rows_key, source.shape[0], spec)
+    rows = random_rows(rows_key, source.shape[0], spec, algorithm.extras)
 
     state = init(init_key)
     blank = jax.eval_shape(algorithm.init, init_key)

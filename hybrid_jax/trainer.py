@@ -26,6 +26,7 @@ class Rates:
     updates: int = 256  # updates per iteration
     sim_capacity: int = 200_000  # rows of each simulator's store
     pool: int = 256  # first states that simulations reset from
+    random: int = 0  # first iterations whose simulated actions are uniform
 
 
 class Trainer(NamedTuple):
@@ -42,18 +43,20 @@ class Trainer(NamedTuple):
     updates: int  # updates per iteration
 
 
-def example_row(spec: Spec) -> Transition:
-    """Shapes and dtypes of one stored row."""
+def example_row(spec: Spec, declared: tuple = ()) -> Transition:
+    """Shapes and dtypes of one stored row, with the columns that the algorithm declares."""
     obs = jax.ShapeDtypeStruct((spec.obs_size,), jnp.float32)
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     action = jax.ShapeDtypeStruct((spec.action_size,), jnp.float32)
-    return Transition(obs, action, scalar, scalar, obs)
+    extras = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in declared}
+    return Transition(obs, action, scalar, scalar, obs, extras or ())
 
 
 def _check(spec: Spec, rates: Rates, sims: tuple[SimEnv, ...]) -> None:
     for name, value in vars(rates).items():
-        if value < 1:
-            raise ValueError(f"rates.{name} is {value}; it must be at least 1")
+        least = 0 if name == "random" else 1
+        if value < least:
+            raise ValueError(f"rates.{name} is {value}; it must be at least {least}")
     chunk = rates.sims * rates.unroll
     if chunk > rates.sim_capacity:
         raise ValueError(
@@ -81,11 +84,16 @@ def make(spec: Spec, sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rate
     drawn = int(np.max(algorithm.mix(jax.random.key(0))))
     if drawn >= len(capacities):
         raise ValueError(f"the algorithm draws rows of store {drawn}; there are {len(sims)} simulators behind store 0")
+    if algorithm.extras and sims:
+        named = ", ".join(name for name, _ in algorithm.extras)
+        raise ValueError(
+            f"the algorithm's rows hold {named}, which no simulator gives; make the run without simulators"
+        )
     store = buffers.multi_buffer(capacities)
 
     def init(key: Array, rows: Transition | None) -> TrainState:
         algorithm_key, sim_key, run_key = jax.random.split(key, 3)
-        state = store.init(example_row(spec))
+        state = store.init(example_row(spec, algorithm.extras))
         if rows is not None:
             state = store.add(state, REAL, rows)
         worlds = tuple(
@@ -98,7 +106,7 @@ def make(spec: Spec, sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rate
 
     def collect(state: TrainState, rows: Transition | None = None, count: Array | None = None):
         collect_key, next_key = jax.random.split(state.key)
-        explore = partial(algorithm.explore, algorithm.policy(state.algorithm))
+        explore = _exploring(algorithm, rates, state)
         stores, worlds, metrics = state.buffers, [], {}
         if rows is not None:
             stores = store.add(stores, REAL, rows, count)
@@ -142,6 +150,20 @@ def make(spec: Spec, sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rate
     learn = _guarded(attempt, relearn)
     sim_steps = len(sims) * rates.sims * rates.unroll
     return Trainer(init, _then(collect, learn), collect, learn, attempt, relearn, capacities, sim_steps, rates.updates)
+
+
+def _exploring(algorithm: Algorithm, rates: Rates, state: TrainState) -> Callable:
+    """(obs [N, O], key) -> action [N, A] of the policy; uniform in the first `rates.random` iterations."""
+    explore = partial(algorithm.explore, algorithm.policy(state.algorithm))
+    if rates.random == 0:
+        return explore
+
+    def at_first(obs: Array, key: Array) -> Array:
+        action = explore(obs, key)
+        uniform = jax.random.uniform(key, action.shape, minval=-1.0, maxval=1.0)
+        return jnp.where(state.step < rates.random, uniform, action)
+
+    return at_first
 
 
 def _guarded(attempt: Callable, relearn: Callable) -> Callable:

@@ -43,6 +43,7 @@ class Transition(NamedTuple):
     reward: Array  # [...]
     discount: Array  # [...] 0 where the task terminated, 1 elsewhere (a time limit is 1)
     next_obs: Array  # [..., O] the true successor, never the first observation of the next episode
+    extras: PyTree = ()  # what an algorithm declares beyond: {name: [..., *shape]}
 
 
 class Batch(NamedTuple):
@@ -85,6 +86,7 @@ class Algorithm(NamedTuple):
     explore: Callable  # (policy, obs [N, O], key) -> action [N, A]
     act: Callable  # (policy, obs [N, O]) -> action [N, A]
     mix: Callable  # (key) -> source [B] int32: which store each row of a Batch is drawn from
+    extras: tuple[tuple[str, tuple[int, ...]], ...] = ()  # columns that its rows need beyond Transition's: name, shape
 
 
 class BufferState(NamedTuple):

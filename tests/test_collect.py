@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from envs import point_mass
-from experiments import collect
+from experiments import collect, stages
 from hybrid_jax.datasets import hdf5, scores
 
 TINY = ["--training.algorithm.hidden", "8", "--training.algorithm.batch_real", "16", "--training.chunk", "50"]
@@ -35,12 +35,50 @@ def test_random_rows(tmp_path):
 def test_the_replay_of_a_learner_holds_its_rows_in_order(tmp_path):
     out = tmp_path / "replay.hdf5"
     training = ["--training.steps", "300", "--training.warmup", "100", "--training.evaluate_every", "100"]
-    assert collect.main(["point_mass", "--rows", "300", "--out", str(out), *training, *TINY]) == 0
+    assert (
+        collect.main(["point_mass", "--quality", "replay", "--rows", "300", "--out", str(out), *training, *TINY]) == 0
+    )
     data = hdf5.load(out, point_mass.SPEC)
     assert 100 < len(data.rewards) <= 300  # an open last episode is dropped
     _obeys_the_real_dynamics(data)
     follows = np.all(data.next_observations[:-1] == data.observations[1:], axis=-1)
     np.testing.assert_array_equal(follows, ~(data.terminals | data.timeouts)[:-1])
+
+
+def test_data_sets_of_every_quality_come_from_one_archive_of_policies(tmp_path):
+    """The point mass' policies push with a known, constant mean: each row tells whose it is."""
+    pushes = (-0.8, 0.1, 0.3, 0.9)
+    archive = tmp_path / "point_mass.npz"
+    stages.save(
+        archive, [stages.Stage(i, score, _constant(push)) for i, (push, score) in enumerate(zip(pushes, (0, 3, 5, 9), strict=True))]
+    )
+    expected = {"medium": [0.3], "expert": [0.9], "medium_expert": [0.3, 0.9], "medium_replay": [-0.8, 0.1, 0.3]}
+    for quality, means in expected.items():
+        out = tmp_path / f"{quality}.hdf5"
+        words = ["--quality", quality, "--rows", "301", "--policies", str(archive), "--out", str(out)]
+        assert collect.main(["point_mass", *words]) == 0
+        data = hdf5.load(out, point_mass.SPEC)
+        assert len(data.rewards) == 301
+        _obeys_the_real_dynamics(data)
+        parts = np.array_split(
+            data.actions[:, 0], np.cumsum(np.diff(np.arange(len(means) + 1) * 301 // len(means)))[:-1]
+        )
+        np.testing.assert_allclose([np.mean(part) for part in parts], means, atol=0.01)
+
+
+def _constant(push):
+    """A policy whose action is tanh(atanh(push) + 0.01 noise) everywhere."""
+    layers = {"Dense_0": {"kernel": np.zeros((2, 4)), "bias": np.zeros(4)}}
+    layers["Dense_1"] = {"kernel": np.zeros((4, 2)), "bias": np.array([np.arctanh(push), np.log(0.01) + 1.0])}
+    return {"params": {"MLP_0": layers, "log_std_multiplier": np.ones(()), "log_std_offset": -np.ones(())}}
+
+
+def test_too_few_rows_for_the_policies_are_refused(tmp_path, capsys):
+    archive = tmp_path / "point_mass.npz"
+    stages.save(archive, [stages.Stage(i, float(i), _constant(0.1)) for i in range(4)])
+    words = ["--quality", "medium_replay", "--rows", "2", "--policies", str(archive), "--out", str(tmp_path / "x.hdf5")]
+    assert collect.main(["point_mass", *words]) == 2
+    assert "--rows 2 are too few for the 3 policies" in capsys.readouterr().err
 
 
 def test_thinning_takes_whole_episodes_spread_over_the_training():
@@ -63,7 +101,8 @@ def test_thinning_takes_whole_episodes_spread_over_the_training():
     [
         ([], "name a task first"),
         (["no_such_task"], "is it on the Python path?"),
-        (["point_mass", "--quality", "medium"], "needs --stop_return"),
+        (["point_mass", "--quality", "medium"], "make it with train_policies.py point_mass"),
+        (["point_mass", "--quality", "replay", "--rows", "50"], "must each hold a whole episode"),
         (["point_mass", "--quality", "hand_tuned"], "has no function 'hand_tuned'"),
     ],
 )

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import inspect
 import pkgutil
 
 import jax
@@ -12,11 +11,12 @@ import pytest
 
 import hybrid_jax.algorithms
 from hybrid_jax.buffers import fixed_mix
+from hybrid_jax.scaling import Moments
 from hybrid_jax.testing import check_algorithm
 from hybrid_jax.types import Algorithm, Spec
 
 SPEC = Spec(obs_size=3, action_size=2, episode_length=10, dt=0.1)
-EXTRA = {"next_obs_std": np.ones(SPEC.obs_size, np.float32)}  # arguments of `make` beyond (config, spec)
+MOMENTS = Moments(*np.ones((4, SPEC.obs_size)))
 NAMES = [m.name for m in pkgutil.iter_modules(hybrid_jax.algorithms.__path__)]
 
 
@@ -30,8 +30,7 @@ def build(name: str):
             small[field.name] = (8, 8)
         elif "batch" in field.name and field.type is int and getattr(config, field.name) > 0:
             small[field.name] = 4
-    wanted = list(inspect.signature(module.make).parameters)[2:]
-    return module.make(dataclasses.replace(config, **small), SPEC, **{name: EXTRA[name] for name in wanted})
+    return module.make(dataclasses.replace(config, **small), SPEC, MOMENTS)
 
 
 @pytest.mark.parametrize("name", NAMES)

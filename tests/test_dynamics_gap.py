@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hybrid_jax import dynamics_gap
+from hybrid_jax.scaling import Moments
 from hybrid_jax.testing import random_rows
 from hybrid_jax.types import Spec, Transition
 
@@ -14,9 +15,13 @@ KNOWN = SPEC.obs_size + SPEC.action_size
 NOISE = 0.1
 
 
+def config(hidden, learning_rate):
+    return dynamics_gap.Config(discriminator_hidden=hidden, discriminator_lr=learning_rate, discriminator_noise=NOISE)
+
+
 @pytest.fixture(scope="module")
 def gap():
-    return dynamics_gap.make(SPEC, hidden=(7, 6), learning_rate=1e-2, noise=NOISE)
+    return dynamics_gap.make(config((7, 6), 1e-2), SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +135,7 @@ def trained(gap, shift, obs_mean, updates):
 
 @pytest.fixture(scope="module")
 def line():
-    return dynamics_gap.make(Spec(1, 1, 10, 0.1), hidden=(32, 32), learning_rate=3e-3, noise=NOISE)
+    return dynamics_gap.make(config((32, 32), 3e-3), Spec(1, 1, 10, 0.1))
 
 
 def test_signs_and_sizes_on_two_known_gaussians(line):
@@ -192,12 +197,14 @@ def test_log_omega_without_a_positive_gap_has_no_weight():
 def test_next_obs_std_is_that_of_an_array_with_ten_empty_rows_for_each():
     data = np.random.default_rng(0).normal(2.0, 3.0, (50, 4))
     padded = np.concatenate([data, np.zeros((500, 4))])
-    diluted = dynamics_gap.next_obs_std(data, "diluted")
+    diluted = dynamics_gap.next_obs_std(Moments.of(data, data), "diluted")
     np.testing.assert_allclose(diluted, padded.std(axis=0) + 1e-3, rtol=1e-5)
-    np.testing.assert_allclose(dynamics_gap.next_obs_std(data, "full"), data.std(axis=0) + 1e-3, rtol=1e-5)
+    np.testing.assert_allclose(
+        dynamics_gap.next_obs_std(Moments.of(data, data), "full"), data.std(axis=0) + 1e-3, rtol=1e-5
+    )
     assert diluted.dtype == np.float32
 
 
 def test_next_obs_std_refuses_an_unknown_kind():
     with pytest.raises(ValueError, match="next_state_jitter is 'half'"):
-        dynamics_gap.next_obs_std(np.zeros((3, 2)), "half")
+        dynamics_gap.next_obs_std(Moments(*np.zeros((4, 2))), "half")

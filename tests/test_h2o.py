@@ -7,17 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hybrid_jax import gap_learner
 from hybrid_jax.algorithms import h2o, sac
+from hybrid_jax.scaling import FLOOR, Moments
 from hybrid_jax.testing import random_rows
 from hybrid_jax.types import REAL, Batch, Spec
 from tests.oracles import mlp, policy, spread, twin_q
 
 SPEC = Spec(obs_size=3, action_size=2, episode_length=10, dt=0.1)
 STD = np.array([0.5, 1.0, 2.0], np.float32)
+MOMENTS = Moments(np.zeros(3), np.ones(3), np.zeros(3), STD - FLOOR)
 # wide discriminator steps, so that the old discriminators would give other losses than the new ones
 CONFIG = h2o.Config(
     batch_real=6, batch_sim=8, discriminator_batch_real=4, discriminator_batch_sim=4, hidden=(7, 6),
-    discriminator_hidden=(6, 5), discriminator_lr=0.05, next_state_samples=3, beta=0.5, penalty_temperature=1.5,
+    discriminator_hidden=(6, 5), discriminator_lr=0.05, next_state_samples=3, next_state_jitter="full", beta=0.5, penalty_temperature=1.5,
     jitter_scale=0.5, reward_scale=0.5, discount=0.9, initial_temperature=0.3, tau=0.1,
 )  # fmt: skip
 R, S, D = 6, 8, 8
@@ -26,7 +29,7 @@ KEY = jax.random.key(7)
 
 @pytest.fixture(scope="module")
 def algorithm():
-    return h2o.make(CONFIG, SPEC, STD)
+    return h2o.make(CONFIG, SPEC, MOMENTS)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def state(algorithm):
         critics=spread(state.sac.critics, 2),
         target_critics=spread(state.sac.critics, 3),
     )
-    return h2o.State(learner, state.gap._replace(params=spread(state.gap.params, 8)))
+    return gap_learner.State(learner, state.gap._replace(params=spread(state.gap.params, 8)))
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +145,7 @@ def numpy_losses(config, learner, discriminators, rows, key):
 def test_update_reports_the_losses_of_numpy(state, batch, variant, request):
     config = replace(CONFIG, **variant)
     if variant:
-        new, metrics = jax.jit(h2o.make(config, SPEC, STD).update)(state, batch, KEY)
+        new, metrics = jax.jit(h2o.make(config, SPEC, MOMENTS).update)(state, batch, KEY)
     else:
         new, metrics = request.getfixturevalue("updated")
     expected = numpy_losses(config, state.sac, new.gap.params, batch.rows, KEY)
@@ -225,7 +228,7 @@ def test_without_weight_and_penalty_it_is_sac_on_the_mix():
     """The critic loss is twice SAC's mean over both halves, which Adam does not feel."""
     shared = {"batch_real": 8, "batch_sim": 8, "hidden": (7, 6), "entropy_in_backup": False}
     config = h2o.Config(**shared, importance_weight=False, beta=0.0)
-    plain, reduced = sac.make(sac.Config(**shared), SPEC), h2o.make(config, SPEC, STD)
+    plain, reduced = sac.make(sac.Config(**shared), SPEC), h2o.make(config, SPEC, MOMENTS)
     np.testing.assert_array_equal(plain.mix(KEY), reduced.mix(KEY))
     ours = jax.jit(reduced.init)(jax.random.key(0))
     assert ours.gap == ()  # no discriminator is trained
@@ -267,7 +270,7 @@ def test_a_simulator_that_looks_real_everywhere_is_not_penalised(linear):
 
 def test_unused_discriminators_are_left_out():
     def rows_and_gap(**change):
-        algorithm = h2o.make(replace(CONFIG, **change), SPEC, STD)
+        algorithm = h2o.make(replace(CONFIG, **change), SPEC, MOMENTS)
         return algorithm.mix(KEY).shape[0], jax.eval_shape(algorithm.init, KEY).gap != ()
 
     assert rows_and_gap() == (R + S + D, True)
@@ -298,16 +301,16 @@ def test_a_batch_of_another_size_is_refused(algorithm, state, batch):
 
 
 @pytest.mark.parametrize(
-    ("change", "std", "message"),
+    ("change", "moments", "message"),
     [
-        ({"batch_real": 0}, STD, "batch_real is 0"),
-        ({"discriminator_batch_sim": 0}, STD, "discriminator_batch_sim is 0"),
-        ({"next_state_samples": 0}, STD, "next_state_samples is 0"),
-        ({"penalty_temperature": 0.0}, STD, "penalty_temperature is 0.0"),
-        ({"tau": 0.0}, STD, "tau is 0.0"),
-        ({}, np.ones(4), r"next_obs_std has shape \(4,\), the observation \(3,\)"),
+        ({"batch_real": 0}, MOMENTS, "batch_real is 0"),
+        ({"discriminator_batch_sim": 0}, MOMENTS, "discriminator_batch_sim is 0"),
+        ({"next_state_samples": 0}, MOMENTS, "next_state_samples is 0"),
+        ({"penalty_temperature": 0.0}, MOMENTS, "penalty_temperature is 0.0"),
+        ({"tau": 0.0}, MOMENTS, "tau is 0.0"),
+        ({}, Moments(*np.ones((4, 4))), r"the moments are of \(4,\) numbers, the observation of \(3,\)"),
     ],
 )
-def test_impossible_settings_are_refused(change, std, message):
+def test_impossible_settings_are_refused(change, moments, message):
     with pytest.raises(ValueError, match=message):
-        h2o.make(replace(CONFIG, **change), SPEC, std)
+        h2o.make(replace(CONFIG, **change), SPEC, moments)

@@ -14,7 +14,7 @@ import pytest
 
 from envs import point_mass
 from experiments import experiment as experiments
-from experiments import online, preflight, run, training
+from experiments import methods, online, preflight, run, training
 from experiments.judging import TEST_SEED
 from experiments.stopping import Stop
 from experiments.worlds import check_video
@@ -308,7 +308,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_resume_ends_as_an_unbroken_run(folder):
         (["--real", "envs.wheel_legged:make_real"], "observation space"),
         (["--dataset", "none"], "give it a log with --dataset"),
         (["--dataset", "nowhere.hdf5"], "nowhere.hdf5"),
-        (["--rivals", "magic"], "'magic' is not known"),
+        (["--rivals", "magic"], "no method 'magic'"),
         (["--gap.gravity", "2"], "closed-form dynamics"),
         (["--rates.sims", "1000"], "do not fit into rates.sim_capacity 400"),
         (["--rates.sim_capacity", "1000000000"], "GiB"),
@@ -336,8 +336,8 @@ def test_unknown_experiments_are_refused_with_the_known_ones(capsys):
 @pytest.mark.parametrize("name", experiments.names())
 def test_every_experiment_builds(name):
     chosen = experiments.load(name)
-    for rival in ("sim_only", "mix"):
-        assert experiments.rival(chosen, rival).updates == chosen.updates
+    for name in methods.METHODS:
+        assert methods.chosen(chosen, name).updates == chosen.updates
 
 
 OWN_WORLDS = """

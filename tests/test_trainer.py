@@ -9,6 +9,7 @@ import pytest
 from envs import point_mass
 from hybrid_jax import trainer
 from hybrid_jax.algorithms import h2o, sac
+from hybrid_jax.scaling import Moments
 from hybrid_jax.types import REAL, Transition
 
 SPEC = point_mass.SPEC
@@ -30,7 +31,7 @@ def _algorithm():
         discriminator_batch_real=6,
         discriminator_batch_sim=6,
     )
-    return h2o.make(config, SPEC, np.ones(2, np.float32))
+    return h2o.make(config, SPEC, Moments(*np.ones((4, 2))))
 
 
 def _trainer(sims=1):
@@ -166,3 +167,22 @@ def test_rates_that_do_not_fit_are_refused(change, message):
 def test_a_simulator_of_another_task_is_refused():
     with pytest.raises(ValueError, match="both must be one task"):
         trainer.make(SPEC._replace(obs_size=3), (point_mass.make(),), _algorithm(), RATES, 40)
+
+
+def test_the_first_simulated_actions_are_uniform_where_asked_for():
+    """Of a policy that always pushes to the right, two iterations show nothing, the third all."""
+    pushing = sac.make(sac.Config(hidden=(8,), batch_sim=4), SPEC)
+    pushing = pushing._replace(explore=lambda policy, obs, key: jnp.full((obs.shape[0], 1), 0.5))
+    rates = trainer.Rates(sims=50, unroll=10, updates=1, sim_capacity=500, pool=8, random=2)
+    made = trainer.jitted(trainer.make(SPEC, (point_mass.make(),), pushing, rates, 0))
+    state = made.init(jax.random.key(0), None)
+    for iteration in range(3):
+        state, _ = made.step(state)
+        actions = np.asarray(state.buffers.data.action[1:])  # row 0 is the empty real store's
+        if iteration < 2:
+            np.testing.assert_allclose(actions.std(), 1 / np.sqrt(3), atol=0.03)
+            assert -1 <= actions.min() < -0.98 and 0.98 < actions.max() <= 1
+        else:
+            np.testing.assert_array_equal(actions, 0.5)
+    with pytest.raises(ValueError, match=r"rates.random is -1; it must be at least 0"):
+        trainer.make(SPEC, (point_mass.make(),), pushing, rates.__class__(random=-1), 0)

@@ -1,0 +1,91 @@
+"""The learners by name, each on the settings of an experiment: the same data, networks, rates and budget.
+
+A method takes from an experiment what belongs to the task (networks, learning rates, discount, reward scale, ...) and
+the size of its batch, and brings the rest itself.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+from experiments.experiment import Experiment
+from hybrid_jax import actor_critic, dynamics_gap
+from hybrid_jax.algorithms import cql, darc, darc_plus, h2o, rebrac, rlpd, sac
+from hybrid_jax.config import ConfigError
+from hybrid_jax.scaling import Moments
+from hybrid_jax.types import Algorithm, Spec
+
+# What belongs to the task, not to the method; beyond it a method's own defaults hold.
+TASK = (
+    "hidden", "actor_lr", "critic_lr", "temperature_lr", "discount", "tau", "initial_temperature", "reward_scale",
+    "policy_average", *(field.name for field in fields(dynamics_gap.Config)),
+)  # fmt: skip
+
+
+def _real(config: Any, rows: int) -> Any:
+    return replace(config, batch_real=rows, batch_sim=0)
+
+
+def _simulated(config: Any, rows: int) -> Any:
+    return replace(config, batch_real=0, batch_sim=rows)
+
+
+def _both(config: Any, rows: int) -> Any:
+    return replace(config, batch_real=rows // 2, batch_sim=rows - rows // 2)
+
+
+def _h2o(**changes: Any) -> tuple[Callable, Callable]:
+    return lambda: h2o.Config(**changes), _both
+
+
+# name -> (its settings, which rows its batch holds)
+METHODS: dict[str, tuple[Callable[[], Any], Callable]] = {
+    "h2o": _h2o(),
+    "sim_only": (sac.Config, _simulated),
+    "mix": (lambda: h2o.Config(importance_weight=False, beta=0.0), _both),
+    "real_only": (sac.Config, _real),
+    "cql": (cql.Config, _real),
+    "cql_tuned": (cql.tuned, _real),
+    "rebrac": (rebrac.Config, _real),
+    "rlpd": (rlpd.Config, _both),
+    "darc": (darc.Config, _simulated),
+    "darc_online": (darc.online, _simulated),
+    "darc_plus": (darc_plus.Config, _both),
+    "h2o_no_penalty": _h2o(beta=0.0),
+    "h2o_no_weight": _h2o(importance_weight=False),
+    "h2o_uniform": _h2o(adaptive_penalty=False),
+    "h2o_linear": _h2o(linear_penalty=True),
+}
+OWN = {  # fields of TASK that a method's recipe sets itself
+    "cql_tuned": {"actor_lr", "temperature_lr", "hidden"},
+    "darc_online": {field.name for field in fields(dynamics_gap.Config)} | {"reward_scale"},
+}
+
+
+def chosen(experiment: Experiment, name: str) -> Experiment:
+    """The same run, all else equal, with the learner replaced. Raises ConfigError for an unknown name."""
+    if name not in METHODS:
+        raise ConfigError(f"no method {name!r}; the known ones: {', '.join(METHODS)}")
+    settings, rows_of = METHODS[name]
+    ours, config = experiment.algorithm, settings()
+    taken = set(TASK) - OWN.get(name, set())
+    theirs = {field.name for field in fields(config)} & {field.name for field in fields(ours)}
+    shared = {field: getattr(ours, field) for field in taken & theirs}
+    algorithm = rows_of(replace(config, **shared), ours.batch_real + ours.batch_sim)
+    return replace(experiment, algorithm=algorithm, rivals=())
+
+
+def label(config: actor_critic.Config) -> str:
+    """The name of a config's algorithm: that of its module."""
+    return type(config).__module__.rpartition(".")[2]
+
+
+def make(config: actor_critic.Config, spec: Spec, moments: Moments | None) -> Algorithm:
+    """The algorithm behind a config; its class and its `make` share a module."""
+    return sys.modules[type(config).__module__].make(config, spec, moments)
+
+
+def simulates(config: actor_critic.Config) -> bool:
+    """Whether a learner draws simulated rows; one that does not needs no simulator while it learns."""
+    return config.batch_sim > 0 or hasattr(config, "discriminator_batch_sim")
