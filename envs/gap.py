@@ -1,31 +1,31 @@
-"""Dynamics gaps: what is wrong with a simulator, as another physics model or a pure wrapper.
+"""Dynamics gaps: what is wrong with a simulator, as another physics model or a pure wrapper (`action_gap`).
 
 Each function returns the same SimEnv with one thing changed, and refuses when the change did not reach
 the engine: a gap that silently did not take is the classic mistake. Functions compose.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from envs import action_gap
 from hybrid_jax import physics
-from hybrid_jax.types import Array, PyTree, SimEnv
+from hybrid_jax.types import SimEnv
 
 _SETTLE = 4.0  # [s] a limp model is watched for its first contact
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A composed gap; 1 (or 0 for noise) leaves a thing as it is."""
+    """A composed gap; 1 (0 for noise and delay) leaves a thing as it is."""
 
     gravity: float = 1.0  # factor on gravity
     friction: float = 1.0  # factor on the friction of all geoms and contact pairs
     joint_noise: float = 0.0  # std of the Gaussian noise on the executed action
     density: float = 1.0  # factor on every body's mass and inertia
+    actuator: float = 1.0  # factor on the torque or force of every motor
+    action_delay: int = 0  # [control steps] from the intended action to the executed one
 
 
 def apply(env: SimEnv, gap: Gap) -> SimEnv:
@@ -36,24 +36,30 @@ def apply(env: SimEnv, gap: Gap) -> SimEnv:
         env = gravity(env, gap.gravity)
     if gap.friction != 1.0:
         env = friction(env, gap.friction)
+    if gap.actuator != 1.0:
+        env = actuator(env, gap.actuator)
     if gap.joint_noise != 0.0:
-        env = joint_noise(env, gap.joint_noise)
+        env = action_gap.joint_noise(env, gap.joint_noise)
+    if gap.action_delay != 0:
+        env = action_gap.action_delay(env, gap.action_delay)  # outermost: the noise is the motors', not the line's
     return env
 
 
 def _model_of(env: SimEnv, what: str, scale: float) -> mujoco.MjModel:
     if env.physics is None:
         raise ValueError(f"gap {what}={scale} needs a MuJoCo model; this environment has closed-form dynamics")
-    if not scale > 0.0:
+    if not 0.0 < scale < np.inf:
         raise ValueError(f"gap {what}={scale} must be a positive factor")
     if physics.batch_axes(env.model, env.physics.mj_model) is not None:
         raise ValueError(f"gap {what}={scale} cannot be laid over physics of each simulation's own; put it into those")
     return physics.with_constants(env.physics.mj_model, env.model)
 
 
-def _require(took: bool, what: str, scale: float) -> None:
+def _require(took: bool | np.bool_, what: str, scale: float) -> None:
     if not took:
-        raise ValueError(f"gap {what}={scale} changed nothing in the engine; the model has no {what} to scale")
+        raise ValueError(
+            f"gap {what}={scale} changed nothing in the engine, or not by that factor; the model has no such {what}"
+        )
 
 
 def gravity(env: SimEnv, scale: float) -> SimEnv:
@@ -95,6 +101,28 @@ def density(env: SimEnv, scale: float) -> SimEnv:
     return env._replace(model=record)
 
 
+def actuator(env: SimEnv, scale: float) -> SimEnv:
+    """Every motor's gear times `scale`; checked on the torques that reach the joints in motion.
+
+    A servo's or a limited joint's torque is no multiple of its gear, which is refused.
+    """
+    before = _model_of(env, "actuator", scale)
+    model = env.model._replace(actuator_gear=np.asarray(env.model.actuator_gear) * np.float32(scale))
+    mine, theirs = _torque(before), _torque(physics.with_constants(before, model))
+    _require(np.any(mine != 0) and np.allclose(theirs, scale * mine, rtol=1e-4, atol=1e-6), "actuator", scale)
+    return env._replace(model=model)
+
+
+def _torque(model: mujoco.MjModel) -> np.ndarray:
+    """What the actuators exert on the joints [V] at full command, away from home and moving."""
+    data = mujoco.MjData(model)
+    data.qvel[:] = 1.0
+    mujoco.mj_integratePos(model, data.qpos, data.qvel, 0.1)
+    data.ctrl[:] = np.where(model.actuator_ctrllimited, model.actuator_ctrlrange[:, 1], 1.0)
+    mujoco.mj_forward(model, data)
+    return data.qfrc_actuator.copy()
+
+
 def _mass_matrix(model: mujoco.MjModel) -> np.ndarray:
     """The bodies' share [V, V] of the joint-space inertia at the home position."""
     data = mujoco.MjData(model)
@@ -111,40 +139,11 @@ def _bias_at_rest(model: mujoco.MjModel) -> np.ndarray:
 
 
 def contact_friction(model: mujoco.MjModel) -> np.ndarray:
-    """Sliding friction of the first contacts [C] that a limp model makes as it drops."""
+    """Sliding friction of the first contacts with friction [C] that a limp model makes as it drops."""
     data = mujoco.MjData(model)
-    while data.ncon == 0 and data.time < _SETTLE:
+    while data.time < _SETTLE:
+        found = [contact.friction[0] for contact in data.contact if contact.dim > 1]
+        if found:
+            return np.array(found)
         mujoco.mj_step(model, data)
-    if data.ncon == 0:
-        raise ValueError(f"the model makes no contact within {_SETTLE} s: a friction gap cannot be checked")
-    return np.array([contact.friction[0] for contact in data.contact])
-
-
-class NoisyState(NamedTuple):
-    """A simulation with its own stream of action noise."""
-
-    inner: PyTree
-    key: Array
-
-
-def joint_noise(env: SimEnv, std: float) -> SimEnv:
-    """The engine executes clip(a + N(0, std^2), -1, 1); the stored action stays the intended one.
-
-    The noise enters the reward through the executed action's cost, as in the H2O paper's simulators.
-    """
-    if not std > 0.0:
-        raise ValueError(f"gap joint_noise={std} must be a positive standard deviation")
-
-    def reset(model, key):
-        noise_key, inner_key = jax.random.split(key)
-        inner, obs = env.reset(model, inner_key)
-        return NoisyState(inner, noise_key), obs
-
-    def step(model, state, action):
-        noise_key, next_key = jax.random.split(state.key)
-        noise = std * jax.random.normal(noise_key, action.shape, action.dtype)
-        executed = jnp.clip(action + noise, -1.0, 1.0)
-        inner, out = env.step(model, state.inner, executed)
-        return NoisyState(inner, next_key), out
-
-    return env._replace(reset=reset, step=step)
+    raise ValueError(f"the model makes no contact within {_SETTLE} s that has friction: the gap cannot be checked")

@@ -5,6 +5,8 @@ both wheels; 200 Hz; reward = 30 - a^2 - |s'|^2 with a in N m; a tilt past 30 de
 Source: specification of the wheel-legged task in the H2O authors' code (state, torque limit, rate, reward).
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +33,60 @@ def mj_model() -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_path(str(Path(__file__).with_name("assets") / "wheel_legged.xml"))
 
 
+class Reality(NamedTuple):
+    """A robot of this make; the defaults are the real one, where the simulator has `SIMULATED`."""
+
+    chassis_mass: float = 11.4  # [kg]; with the wheels 12 kg, where the simulator has 4.6 kg
+    centre_of_mass: float = 0.30  # [m] above the axle; the simulator has 0.18 m
+    ahead: float = 0.02  # [m] the centre of mass lies before the axle, so upright is no balance; 0 in the simulator
+    inertia_scale: float = 6.0  # of the chassis
+    friction_scale: float = 1.25  # of every contact
+    wheel_damping: float = 0.02  # [N m s] per wheel; the simulator has 0.002
+    motor_delay: int = 1  # [control steps] of 5 ms
+    sensor_noise: tuple[float, float, float, float] = (0.001, 0.01, 0.002, 0.02)  # std of each state
+
+
+SIMULATED = Reality(
+    chassis_mass=4.0,
+    centre_of_mass=0.18,
+    ahead=0.0,
+    inertia_scale=1.0,
+    friction_scale=1.0,
+    wheel_damping=0.002,
+    motor_delay=0,
+    sensor_noise=(0.0, 0.0, 0.0, 0.0),
+)
+
+
+def build(reality: Reality) -> mujoco.MjModel:
+    """The robot with these constants."""
+    model = mj_model()
+    chassis = model.body("chassis").id
+    model.body_mass[chassis] = reality.chassis_mass
+    model.body_inertia[chassis] *= reality.inertia_scale
+    model.body_ipos[chassis] = (reality.ahead, 0.0, reality.centre_of_mass)
+    model.geom_friction[:] *= reality.friction_scale
+    for wheel in ("left_wheel", "right_wheel"):
+        model.dof_damping[model.joint(wheel).dofadr[0]] = reality.wheel_damping
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
+
+
+def between(strength: float) -> Reality:
+    """The robot at a gap's strength: 0 the real one without delay and noise, 1 the simulator's.
+
+    c = c_sim (c_real / c_sim)^(1 - strength) for the positive constants; `ahead` in proportion.
+    """
+    if not 0.0 <= strength < np.inf:
+        raise ValueError(f"gap_strength {strength} must be a number from 0 on: 0 is the real robot, 1 the simulator")
+    real = Reality()
+    scaled = {
+        name: getattr(SIMULATED, name) * (getattr(real, name) / getattr(SIMULATED, name)) ** (1.0 - strength)
+        for name in ("chassis_mass", "centre_of_mass", "inertia_scale", "friction_scale", "wheel_damping")
+    }
+    return SIMULATED._replace(ahead=(1.0 - strength) * real.ahead, **scaled)
+
+
 def reward(action, next_obs, xp=jnp):
     """30 - a^2 - |s'|^2, a the raw torque [N m]; xp is jax.numpy or numpy."""
     return ALIVE - xp.sum(xp.square(TORQUE_LIMIT * action), -1) - xp.sum(xp.square(next_obs), -1)
@@ -41,9 +97,10 @@ def observe(qpos, qvel, xp=jnp):
     return xp.stack([qpos[..., 0], qvel[..., 0], qpos[..., 2], qvel[..., 2]], -1)
 
 
-def make(engine: physics.Engine = "auto", threads: int | None = None) -> SimEnv:
-    """The simulator."""
+def make(engine: physics.Engine = "auto", threads: int | None = None, gap_strength: float = 1.0) -> SimEnv:
+    """The simulator; gap_strength: how far it is from the real robot, 1 as it stands (see `between`)."""
     bundle = physics.make(mj_model(), frame_skip=FRAME_SKIP, engine=engine, threads=threads)
+    constants = physics.constants(build(between(gap_strength)))
 
     def reset(model, key):
         place, tilt = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)
@@ -57,20 +114,12 @@ def make(engine: physics.Engine = "auto", threads: int | None = None) -> SimEnv:
         obs = observe(motion.qpos, motion.qvel)
         return state, Step(obs, reward(action, obs), jnp.abs(obs[2]) > FALL, jnp.zeros((), bool))
 
-    return SimEnv(SPEC, bundle.model, reset, step, bundle)
+    return SimEnv(SPEC, constants, reset, step, bundle)
 
 
-class Reality(NamedTuple):
-    """How the real robot differs from the simulator's."""
-
-    chassis_mass: float = 11.4  # [kg]; with the wheels 12 kg, where the simulator has 4.6 kg
-    centre_of_mass: float = 0.30  # [m] above the axle; the simulator has 0.18 m
-    ahead: float = 0.02  # [m] the centre of mass lies before the axle, so upright is no balance; 0 in the simulator
-    inertia_scale: float = 6.0  # of the chassis
-    friction_scale: float = 1.25  # of every contact
-    wheel_damping: float = 0.02  # [N m s] per wheel; the simulator has 0.002
-    motor_delay: int = 1  # [control steps] of 5 ms
-    sensor_noise: tuple[float, float, float, float] = (0.001, 0.01, 0.002, 0.02)  # std of each state
+def at_strength(strength: float) -> Callable[..., SimEnv]:
+    """`make` at that gap strength, as a factory of its own."""
+    return partial(make, gap_strength=strength)
 
 
 class RealWheelLegged(gymnasium.Env):
@@ -84,16 +133,9 @@ class RealWheelLegged(gymnasium.Env):
     def __init__(self, reality: Reality = Reality(), render_mode: str | None = None):
         self.reality = reality
         self.render_mode = render_mode
-        self.model = mj_model()
-        chassis = self.model.body("chassis").id
-        self.model.body_mass[chassis] = reality.chassis_mass
-        self.model.body_inertia[chassis] *= reality.inertia_scale
-        self.model.body_ipos[chassis] = (reality.ahead, 0.0, reality.centre_of_mass)
-        self.model.geom_friction[:] *= reality.friction_scale
-        for wheel in ("left_wheel", "right_wheel"):
-            self.model.dof_damping[self.model.joint(wheel).dofadr[0]] = reality.wheel_damping
+        self.model = build(reality)
         self.data = mujoco.MjData(self.model)
-        mujoco.mj_setConst(self.model, self.data)
+        self._obs = np.zeros(SPEC.obs_size)  # the newest reading
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (SPEC.obs_size,), np.float64)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (SPEC.action_size,), np.float32)
         self._queue = [0.0] * reality.motor_delay  # torques on their way to the motors
@@ -102,7 +144,8 @@ class RealWheelLegged(gymnasium.Env):
 
     def _sense(self) -> np.ndarray:
         exact = observe(self.data.qpos, self.data.qvel, np)
-        return exact + self.np_random.normal(0.0, self.reality.sensor_noise)
+        self._obs = exact + self.np_random.normal(0.0, self.reality.sensor_noise)
+        return self._obs.copy()
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -119,10 +162,14 @@ class RealWheelLegged(gymnasium.Env):
         self._queue.append(float(action[0]) * TORQUE_LIMIT)
         self.data.ctrl[:] = self._queue.pop(0) / 2
         mujoco.mj_step(self.model, self.data, FRAME_SKIP)
-        obs = self._sense()
+        before, obs = self._obs, self._sense()
         self._time += 1
         fallen = bool(abs(self.data.qpos[2]) > FALL)
-        return obs, float(reward(action, obs, np)), fallen, self._time >= SPEC.episode_length, {}
+        return obs, self.earned(before, action, obs), fallen, self._time >= SPEC.episode_length, {}
+
+    def earned(self, before, action, obs) -> float:
+        """The reward of one step, by the sensors' states before and after it."""
+        return float(reward(action, obs, np))
 
     def render(self):
         if self._renderer is None:

@@ -49,6 +49,7 @@ METHODS: dict[str, tuple[Callable[[], Any], Callable]] = {
     "cql_tuned": (cql.tuned, _real),
     "rebrac": (rebrac.Config, _real),
     "rlpd": (rlpd.Config, _both),
+    "rlpd_utd1": (lambda: rlpd.Config(actor_period=1), _both),  # the policy moves with every update, as the others' do
     "darc": (darc.Config, _simulated),
     "darc_online": (darc.online, _simulated),
     "darc_plus": (darc_plus.Config, _both),

@@ -1,8 +1,9 @@
 """Configs as nested frozen dataclasses: typed overrides from the command line, a JSON form, a hash.
 
-An experiment's `config()` returns the defaults. `parse` lays `--algorithm.beta 0.02 --seed 3` over them:
-a misspelt field or a value of the wrong type ends the program with one sentence. The comment behind a
-field is its help text. Fields that hold functions belong to the experiment's file and cannot be overridden.
+An experiment's `config()` returns the defaults. `parse` lays `--algorithm.beta 0.02 --seed 3` over them, or, for
+several fields of one nested config, `--gap gravity=2.0,friction=0.3`: a misspelt field or a value of the wrong type
+ends the program with one sentence. The comment behind a field is its help text. Fields that hold functions belong
+to the experiment's file and cannot be overridden.
 """
 
 import contextlib
@@ -12,10 +13,11 @@ import hashlib
 import io
 import json
 import math
+import re
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -40,16 +42,15 @@ def parse(config: Config, args: list[str], prog: str, description: str) -> Confi
 def override(config: Config, args: list[str]) -> Config:
     """The config with the overrides `--a.b value` or `--a.b=value` laid over it; of two, the last wins.
 
-    Hyphens and underscores are the same, tuples are `64,64` or `64 64`, and a bare `--flag` is True.
+    Hyphens and underscores are the same, tuples are `64,64` or `64 64`, and a bare `--flag` is True. A nested
+    config takes several of its fields at once, `--a b=1,c=2`; those not named keep their value.
     Raises ConfigError for an unknown field, a value of the wrong type, or one the dataclass itself refuses.
     """
     known = _fields(config)
     changes = {}
-    for name, words in _groups(args):
+    for name, words in _spelt_out(_groups(args), known):
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f" (did you mean --{close[0]}?)" if close else ""
-            raise ConfigError(f"unknown field --{name}{hint}; the known ones: {_listed(known)}.")
+            raise ConfigError(f"unknown field --{name}{_hint('--', name, known)}; the known ones: {_listed(known)}.")
         changes[name] = _value(name, known[name], words)
     return _replace(config, changes)
 
@@ -79,6 +80,8 @@ def config_hash(config: Any) -> str:
 def _print_help(config: Any, prog: str, description: str) -> NoReturn:
     import tyro
 
+    if any(_is_config(getattr(config, field.name)) for field in dataclasses.fields(config)):
+        description += " Several fields of one group: --GROUP NAME=VALUE,NAME=VALUE."
     shown = _narrowed(config)
     markers = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
     tyro.cli(type(shown), default=shown, args=["--help"], prog=prog, description=description, config=markers)
@@ -129,6 +132,26 @@ def _groups(args: list[str]) -> list[tuple[str, list[str]]]:
     return groups
 
 
+def _spelt_out(groups: list[tuple[str, list[str]]], known: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """The groups with each `a: b=1,c=2` as `a.b: 1` and `a.c: 2`, where `a` is a nested config."""
+    for group, words in groups:
+        fields = [name.removeprefix(f"{group}.") for name in known if name.startswith(f"{group}.")]
+        if not fields:
+            yield group, words
+            continue
+        # A comma ends a value only where the next NAME= follows: `hidden=64,64,beta=1` holds a tuple.
+        for pair in re.split(r",+(?=[\w.-]+=)", ",".join(words).strip(",")):
+            name, equals, value = pair.partition("=")
+            name = name.replace("-", "_")
+            if equals and name in fields:
+                yield f"{group}.{name}", [value]
+                continue
+            wrong = f"has no field {name!r}{_hint('', name, fields)}"
+            if not equals:
+                wrong = f"takes NAME=VALUE pairs separated by commas, {_instead(pair)}"
+            raise ConfigError(f"--{group} {wrong}; its names: {', '.join(fields)}.")
+
+
 def _value(name: str, hint: Any, words: list[str]) -> Any:
     """Turns the words of one override into a value of the field's type; tyro does the conversion."""
     import tyro
@@ -146,8 +169,7 @@ def _value(name: str, hint: Any, words: list[str]) -> Any:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             return tyro.cli(hint, args=words, console_outputs=False)
     except SystemExit:
-        wrong = f"not {given!r}" if given else "and none was given"
-        raise ConfigError(f"--{name} takes {_described(hint)}, {wrong}.") from None
+        raise ConfigError(f"--{name} takes {_described(hint)}, {_instead(given)}.") from None
 
 
 def _replace(config: Any, changes: dict[str, Any], prefix: str = "") -> Any:
@@ -193,6 +215,15 @@ def _described(hint: Any) -> str:
             name = getattr(member, "__name__", str(member))
             words.append(f"an {name}" if name == "int" else f"a {name}")
     return " or ".join(words)
+
+
+def _instead(given: str) -> str:
+    return f"not {given!r}" if given else "and none was given"
+
+
+def _hint(dashes: str, name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {dashes}{close[0]}?)" if close else ""
 
 
 def _listed(names: Any) -> str:

@@ -32,7 +32,7 @@ def check_algorithm(algorithm: Algorithm, spec: Spec) -> None:
     `update` keeps tree, shapes and dtypes, traces once, may donate its state, gives finite numbers on rows
     of any origin and the same ones for the same key; `act` and `explore` give actions [N, A] in [-1, 1].
     """
-    chex.clear_trace_counter()  # it counts by addresses, and an earlier function may have lain at ours
+    chex.clear_trace_counter()  # it counts by source lines, which two algorithms may share
     init_key, mix_key, rows_key, update_key, act_key = jax.random.split(jax.random.key(0), 5)
     init = jax.jit(algorithm.init)
     update = jax.jit(chex.assert_max_traces(algorithm.update, n=1), donate_argnums=0)
@@ -63,6 +63,7 @@ def check_sim_env(env: SimEnv) -> None:
     Pure and batched by vmap: `reset` and `step` keep tree, shapes and dtypes, trace once, give finite numbers, and
     the same ones for the same key; a batch of simulations equals each alone.
     """
+    chex.clear_trace_counter()  # it counts by source lines, which two tasks may share
     spec, sims = env.spec, 3
     keys = jax.random.split(jax.random.key(0), sims)
     reset = jax.jit(jax.vmap(env.reset, in_axes=(None, 0)))

@@ -82,6 +82,39 @@ def test_an_override_sets_its_field_and_no_other(line, name, expected):
         assert replace(got, **{head: getattr(start, head)}) == start
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--algorithm beta=0.5", {"beta": 0.5}),
+        ("--algorithm beta=0.5,ratio=one", {"beta": 0.5, "ratio": "one"}),
+        ("--algorithm=beta=0.5,ratio=one", {"beta": 0.5, "ratio": "one"}),
+        ("--algorithm beta=0.5 ratio=one", {"beta": 0.5, "ratio": "one"}),
+        ("--algorithm beta=0.5, ratio=one,", {"beta": 0.5, "ratio": "one"}),
+        ("--algorithm hidden=32,16,beta=2", {"hidden": (32, 16), "beta": 2.0}),
+        ("--algorithm limits=-2,3,entropy-in-backup=false", {"limits": (-2.0, 3.0), "entropy_in_backup": False}),
+        ("--algorithm beta=1,beta=2", {"beta": 2.0}),
+        ("--algorithm beta=1 --algorithm.beta 2", {"beta": 2.0}),
+        ("--algorithm.beta 2 --algorithm beta=1", {"beta": 1.0}),
+        ("--algorithm beta=1 --algorithm ratio=one", {"beta": 1.0, "ratio": "one"}),
+    ],
+)
+def test_a_nested_config_takes_several_fields_at_once(line, expected):
+    """The others keep what the config holds, which need not be the class's default."""
+    start = replace(DEFAULTS, seed=9, algorithm=Learner(beta=0.7, hidden=(1, 2), limits=(0.0, 9.0)))
+    got = configs.parse(start, line.split(), "run.py", "")
+    assert got == replace(start, algorithm=replace(start.algorithm, **expected))
+
+
+def test_a_nested_config_within_a_nested_one_is_named_with_its_dot():
+    @dataclass(frozen=True)
+    class Whole:
+        run: Experiment = DEFAULTS
+
+    got = configs.override(Whole(), ["--run", "seed=4,algorithm.beta=0.3"])
+    assert got.run == replace(DEFAULTS, seed=4, algorithm=replace(DEFAULTS.algorithm, beta=0.3))
+    assert configs.override(Whole(), ["--run.algorithm", "ratio=one"]).run.algorithm.ratio == "one"
+
+
 def test_no_arguments_give_the_defaults():
     assert configs.parse(DEFAULTS, [], "run.py", "") == DEFAULTS
 
@@ -105,7 +138,17 @@ def test_no_arguments_give_the_defaults():
         ("--algorithm.hidden a,b", ["--algorithm.hidden takes values of type an int separated by", "'a,b'"]),
         ("--algorithm.limits 1", ["--algorithm.limits takes 2 values (a float, a float), not '1'"]),
         ("--algorithm.entropy_in_backup maybe", ["--algorithm.entropy_in_backup takes a bool, not 'maybe'"]),
-        ("--algorithm 3", ["unknown field --algorithm "]),
+        ("--algorithm 3", ["--algorithm takes NAME=VALUE pairs separated by commas, not '3'", "names: beta, hidden,"]),
+        ("--algorithm", ["--algorithm takes NAME=VALUE pairs", "and none was given; its names: beta"]),
+        ("--algorithm betta=1", ["--algorithm has no field 'betta' (did you mean beta?); its names: beta, hidden, li"]),
+        ("--algorithm beta=1,zzzz=3", ["--algorithm has no field 'zzzz'; its names: beta, hidden, limits, ratio, ent"]),
+        ("--algorithm beta=x,ratio=one", ["--algorithm.beta takes a float, not 'x'"]),
+        ("--algorithm beta=,ratio=one", ["--algorithm.beta takes a float, and none was given"]),
+        ("--algorithm entropy_in_backup=", ["--algorithm.entropy_in_backup takes a bool, and none was given"]),
+        ("--algorithm beta=1,ratio", ["--algorithm.beta takes a float, not '1,ratio'"]),
+        ("--algorithm ratio=two", ["--algorithm.ratio takes one of learned, one, not 'two'"]),
+        ("--algorithm beta=-1,ratio=one", ["--algorithm.beta, --algorithm.ratio: the weight is -1.0; give one >= 0."]),
+        ("--seed seed=3", ["--seed takes an int, not 'seed=3'"]),
         ("--algorithm.beta -1", ["--algorithm.beta: the weight is -1.0; give one >= 0."]),
         ("half_cheetah --seed 1", ["unexpected argument 'half_cheetah'"]),
     ],
@@ -135,6 +178,7 @@ def test_help_shows_every_field_with_its_comment_and_default(capsys, monkeypatch
         configs.parse(DEFAULTS, ["--help"], "run.py", "Trains a policy.")
     out = capsys.readouterr().out
     assert stop.value.code == 0 and "Trains a policy." in out and "run.py" in out
+    assert "Several fields of one group: --GROUP NAME=VALUE,NAME=VALUE." in out
     for name, comment, default in (
         ("--seed", "seed of every random choice", "0"),
         ("--dataset", "an HDF5 file of real transitions", "None"),

@@ -18,7 +18,7 @@ TASKS = [
 
 
 def test_the_tasks_are_found():
-    assert {"wheel_legged", "half_cheetah", "point_mass"} <= set(TASKS)
+    assert {"wheel_legged", "half_cheetah", "hopper", "walker2d", "point_mass"} <= set(TASKS)
 
 
 @pytest.mark.parametrize("name", TASKS)

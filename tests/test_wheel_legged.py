@@ -1,5 +1,6 @@
 """The balancer against hand-written physics, and the ways its reality differs."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from envs import wheel_legged
 from envs.wheel_legged import Reality, RealWheelLegged
-from hybrid_jax import evaluate
+from hybrid_jax import evaluate, physics
 
 IDEAL = Reality(
     chassis_mass=4.0,
@@ -36,9 +37,18 @@ def test_reward_is_thirty_less_torque_and_state_squared():
     assert reward == pytest.approx(30 - 1.5**2 - (0.01 + 0.04 + 0.09 + 1.0), abs=1e-5)
 
 
-def test_an_ideal_reality_is_the_simulator(sim):
-    """Same robot, no delay, no noise: host class and compiled simulator agree for 200 steps of balancing."""
-    real = RealWheelLegged(IDEAL)
+NOISE_FREE = Reality(motor_delay=0, sensor_noise=(0.0, 0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("strength", "reality", "ahead"),
+    [(1.0, IDEAL, 0.0), (0.0, NOISE_FREE, np.arctan2(0.02, 0.30))],
+    ids=("simulator", "real_robot"),
+)
+def test_host_class_and_simulator_agree_on_the_same_robot(strength, reality, ahead):
+    """No delay, no noise: 200 steps of balancing, with the simulator's constants and with the real robot's."""
+    sim = wheel_legged.make(engine="native", threads=1, gap_strength=strength)
+    real = RealWheelLegged(reality)
     obs, _ = real.reset(seed=0)
     real.data.qpos[:3] = [0.0, real.data.qpos[1], 0.04]
     real.data.qvel[:] = 0.0
@@ -46,12 +56,49 @@ def test_an_ideal_reality_is_the_simulator(sim):
     state = sim.physics.init(sim.model, jnp.array([0, 0, 0.04, 0, 0.0]), jnp.zeros(5))
     step = jax.jit(sim.step)
     for _ in range(200):
-        action = np.clip([3.0 * obs[2] + 0.4 * obs[3]], -1, 1).astype(np.float32)
+        action = np.clip([6.0 * (obs[2] + ahead) + 0.8 * obs[3]], -1, 1).astype(np.float32)
         obs, reward, fallen, *_ = real.step(action)
         state, out = step(sim.model, state, jnp.asarray(action))
         np.testing.assert_allclose(out.obs, obs, atol=1e-4)
         assert float(out.reward) == pytest.approx(reward, abs=1e-3)
         assert bool(out.terminated) == fallen is False
+
+
+def test_strength_1_is_the_simulator_to_the_bit(sim):
+    xml = physics.constants(wheel_legged.mj_model())
+    for model in (sim.model, wheel_legged.at_strength(1.0)(engine="native", threads=1).model):
+        chex.assert_trees_all_equal(model, xml)
+        chex.assert_trees_all_equal_shapes_and_dtypes(model, xml)
+    assert wheel_legged.SIMULATED == IDEAL
+
+
+@pytest.mark.parametrize(
+    ("strength", "mass", "height", "ahead", "inertia", "friction", "damping"),
+    [  # geometric: the square root of the product, and as far again beyond the simulator; `ahead` in proportion
+        (0.0, 11.4, 0.30, 0.02, 6.0, 1.0, 0.02),
+        (0.5, 6.7528, 0.23238, 0.01, 2.4495, 0.89443, 0.0063246),
+        (1.0, 4.0, 0.18, 0.0, 1.0, 0.8, 0.002),
+        (1.5, 2.3694, 0.13943, -0.01, 0.40825, 0.71554, 0.00063246),
+    ],
+)
+def test_strength_lies_between_the_real_robot_and_the_simulator(
+    strength, mass, height, ahead, inertia, friction, damping
+):
+    env = wheel_legged.at_strength(strength)(engine="native", threads=1)
+    model = physics.with_constants(env.physics.mj_model, env.model)
+    chassis, floor = model.body("chassis"), model.geom("floor")
+    np.testing.assert_allclose(chassis.mass, mass, rtol=1e-4)
+    np.testing.assert_allclose(chassis.ipos, [ahead, 0, height], rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(chassis.inertia, np.array([0.05, 0.045, 0.03]) * inertia, rtol=1e-4)
+    np.testing.assert_allclose(floor.friction[0], friction, rtol=1e-4)
+    np.testing.assert_allclose(model.dof_damping[3:], damping, rtol=1e-4)
+    np.testing.assert_allclose(model.body_subtreemass[0], mass + 0.6, rtol=1e-4)  # what follows from the mass, too
+
+
+@pytest.mark.parametrize("strength", [-0.1, np.nan, np.inf])
+def test_a_strength_without_meaning_is_refused(strength):
+    with pytest.raises(ValueError, match="must be a number from 0 on"):
+        wheel_legged.make(gap_strength=strength)
 
 
 def test_wheels_roll_and_push_the_chassis_back(sim):
