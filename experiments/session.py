@@ -137,7 +137,7 @@ def _train_method(experiment: Experiment, algorithm, worlds: Worlds, method: str
             label = method if len(seeds) == 1 else f"{method} seed {', '.join(map(str, group))}"
             outcomes = training.train(experiment, worlds, algorithm, group, places, label, stop)
             for place, outcome, seed in zip(places, outcomes, group, strict=True):
-                _test(experiment, worlds, outcome, place, seed, stop)
+                test(experiment, worlds, outcome, place, seed, stop)
         tested += [json.loads((place / "result.json").read_text()) | {"folder": place} for place in places]
     return tested
 
@@ -152,7 +152,7 @@ def _shown(value: float | None) -> str:
     return "unknown (no complete episode)" if value is None else f"{value:,.0f}"
 
 
-def _test(
+def test(
     experiment: Experiment, worlds: Worlds, outcome: training.Outcome, folder: Path, seed: int, stop: Stop
 ) -> None:
     """Judges the kept policy once, on real episodes that no training run has seen, and writes it down."""

@@ -55,7 +55,9 @@ def build(experiment: Experiment, undo: ExitStack) -> Worlds:
         return Worlds(sim.spec, sim, real, None, None, None)
     log = _first_rows(hdf5.load(experiment.dataset, sim.spec), experiment.log_rows)
     whole = bool(np.any(log.terminals | log.timeouts))
-    return Worlds(sim.spec, sim, real, log, hdf5.transitions(log), scores.behaviour_return(log) if whole else None)
+    behaviour = scores.behaviour_return(log) if whole else None  # who drove is the same for any share of it
+    log = _share_of(log, experiment.log_share, experiment.seed)
+    return Worlds(sim.spec, sim, real, log, hdf5.transitions(log), behaviour)
 
 
 def _build(make: Callable, field: str, reference: str, **kwargs: Any) -> Any:
@@ -189,6 +191,33 @@ def _first_rows(log: hdf5.Dataset, rows: int | None) -> hdf5.Dataset:
     if not 1 <= rows <= len(log.rewards):
         raise Refused(f"--log_rows {rows} must lie between 1 and the log's {len(log.rewards)}")
     return hdf5.Dataset(*(column[:rows] for column in log[:6]), notes=log.notes)
+
+
+def _share_of(log: hdf5.Dataset, share: float, seed: int) -> hdf5.Dataset:
+    """Exactly round(share D) rows: whole episodes in an order drawn by the seed, then a piece of the next one.
+
+    The first rows of a replay log would be its worst; a number of rows that hangs on the seed would be another program.
+    """
+    if not 0.0 < share <= 1.0:
+        raise Refused(f"--log_share {share:g} must be more than 0 and at most 1; 0.1 takes a tenth of the rows")
+    if share == 1.0:
+        return log
+    rng, wanted = np.random.default_rng(seed), max(1, round(share * len(log.rewards)))
+    ends = log.terminals | log.timeouts
+    episodes = np.split(np.arange(len(ends)), np.flatnonzero(ends[:-1]) + 1)
+    kept: list[np.ndarray] = []
+    for i in rng.permutation(len(episodes)):
+        missing = wanted - sum(map(len, kept))
+        first = rng.integers(max(len(episodes[i]) - missing, 0) + 1)  # 0 where all of it is taken
+        kept.append(episodes[i][first : first + missing])
+        if len(kept[-1]) == missing:
+            break
+    rows = np.concatenate(kept)
+    timeouts = log.timeouts[rows]
+    timeouts[np.cumsum([len(piece) for piece in kept]) - 1] = True  # where a piece ends, the recording does
+    timeouts &= ~log.terminals[rows]
+    chosen = hdf5.Dataset(*(column[rows] for column in log[:6]), notes=log.notes)
+    return chosen._replace(timeouts=timeouts)
 
 
 def simulated_successors(sim: SimEnv, seed: int) -> np.ndarray:

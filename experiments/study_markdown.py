@@ -1,0 +1,94 @@
+"""The tables of a study's report in Markdown: places down, methods across."""
+
+import math
+from collections.abc import Callable
+
+from experiments.study_scores import Place, Scores, Summary, named
+
+
+def returns(scores: Scores, places: list[Place]) -> list[str]:
+    """Mean over seeds [normalised], and below it the interval; the best mean of a row is bold."""
+    study = scores.study
+
+    def cells(place: Place) -> list[str]:
+        found = [scores.summary(place, method) for method in study.methods]
+        scaled = [scores.summary(place, method, "normalised") for method in study.methods]
+        best = _best(found)
+        return [_return(one, other, best, study.seeds) for one, other in zip(found, scaled, strict=True)]
+
+    return _table(scores, places, cells)
+
+
+def falls(scores: Scores, places: list[Place]) -> list[str]:
+    """Test episodes, of all seeds together, that ended in a fall."""
+
+    def cell(place: Place, method: str) -> str:
+        runs = scores.runs(place, method)
+        return f"{sum(run.falls for run in runs)} of {sum(run.episodes for run in runs)}" if runs else "-"
+
+    return _table(scores, places, lambda place: [cell(place, method) for method in scores.study.methods])
+
+
+def together(scores: Scores) -> list[str]:
+    """The inter-quartile means over tasks, over all gaps and for each; [] where none can be told."""
+    study, several = scores.study, len(scores.study.tasks) > 1
+    groups: dict[tuple[str, str, str], list[Place]] = {}
+    for gap_of in (lambda place: "all", lambda place: place.gap) if several else (lambda place: "all",):
+        for place in scores.places:
+            groups.setdefault((gap_of(place), place.data, place.share), []).append(place)
+    lines = []
+    for (gap, data, share), places in groups.items():
+        found = [scores.together(places, method) for method in study.methods]
+        if any(found):
+            shown = [_middle_half(summary, _best(found)) for summary in found]
+            lines.append(_line([gap, data, percent(share), *shown]))
+    heads = [study.words.get("gap", "gap"), "data", "share", *map(named, study.methods)]
+    return [_line(heads), _rule(3, len(study.methods)), *lines] if lines else []
+
+
+def percent(share: str) -> str:
+    return f"{100 * float(share):.3g} %"
+
+
+def _table(scores: Scores, places: list[Place], cells: Callable[[Place], list[str]]) -> list[str]:
+    """Of gap, data and share those columns in which the places differ."""
+    axes = [axis for axis in ("gap", "data", "share") if len({getattr(place, axis) for place in places}) > 1] or ["gap"]
+    methods = scores.study.methods
+    lines = [_line([scores.study.words.get(axis, axis) for axis in axes] + [named(method) for method in methods])]
+    lines.append(_rule(len(axes), len(methods)))
+    for place in places:
+        labels = [percent(place.share) if axis == "share" else getattr(place, axis) for axis in axes]
+        lines.append(_line(labels + cells(place)))
+    return lines
+
+
+def _return(summary: Summary | None, scaled: Summary | None, best: float | None, seeds: int) -> str:
+    if summary is None:
+        return "-"
+    brackets = "" if scaled is None or math.isnan(scaled.middle) else f" [{scaled.middle:.1f}]"
+    fewer = "" if len(summary.values) == seeds else f", n {len(summary.values)}"
+    middle = _bold(f"{summary.middle:,.0f}", summary.middle == best)
+    return f"{middle}{brackets}<br>{summary.low:,.0f} to {summary.high:,.0f}{fewer}"
+
+
+def _middle_half(summary: Summary | None, best: float | None) -> str:
+    if summary is None:
+        return "-"
+    middle = _bold(f"{summary.middle:.1f}", summary.middle == best)
+    return f"{middle}<br>{summary.low:.1f} to {summary.high:.1f}, n {len(summary.values)}"
+
+
+def _best(found: list[Summary | None]) -> float | None:
+    return max((summary.middle for summary in found if summary is not None), default=None)
+
+
+def _bold(text: str, wanted: bool) -> str:
+    return f"**{text}**" if wanted else text
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _rule(words: int, numbers: int) -> str:
+    return "|" + "---|" * words + "--:|" * numbers

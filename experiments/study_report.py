@@ -1,0 +1,114 @@
+"""The report of a study: tables and pictures between two marks of a Markdown file, whose other text stays."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from experiments import study_markdown, study_plots
+from experiments.study_grid import Study
+from experiments.study_scores import Scores, named
+from experiments.study_table import Row, other_settings
+from hybrid_jax.config import ConfigError
+from hybrid_jax.metrics import write_atomically
+
+BEGIN = "<!-- study begin: what stands between the two marks is written by experiments/study.py -->"
+END = "<!-- study end -->"
+
+
+def write(study: Study, rows: list[Row], out: Path, command: str) -> str:
+    """Writes OUT/NAME.md and its pictures; returns a sentence. Raises ConfigError where the marks are damaged."""
+    path = out / f"{study.name}.md"
+    before, after = _kept(path, study.title)
+    scores = Scores(study, rows)
+    if not scores.rows:
+        return f"{path} is not written: no run is done"
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = study_plots.draw(scores, out)
+    write_atomically(path, before + "\n".join([BEGIN, *_report(scores, command, pictures), END]) + after)
+    names = [picture.name for of_task in pictures.values() for picture in of_task]
+    return f"written: {path} with {', '.join(names)}"
+
+
+def _kept(path: Path, title: str) -> tuple[str, str]:
+    """The text before and behind the marks."""
+    if not path.exists():
+        return f"# {title}\n\n", "\n"
+    text = path.read_text()
+    found = text.count(BEGIN), text.count(END)
+    if found == (0, 0):
+        return text.rstrip("\n") + "\n\n", "\n"
+    before, _, rest = text.partition(BEGIN)
+    if found != (1, 1) or END not in rest:
+        raise ConfigError(f"{path}: it needs the line {BEGIN!r} once and the line {END!r} once behind it, or neither")
+    return before, rest.partition(END)[2]
+
+
+def _report(scores: Scores, command: str, pictures: dict[str, list[Path]]) -> list[str]:
+    lines = ["", *_heading(scores, command)]
+    for task in scores.study.tasks:
+        places = [place for place in scores.places if place.task == task]
+        lines += [f"### {task.replace('_', ' ')}", "", *_introduction(scores, task)]
+        lines += [*study_markdown.returns(scores, places), ""]
+        if any(row.falls for row in scores.rows.values() if row.task == task):
+            lines += ["Test episodes that ended in a fall:", "", *study_markdown.falls(scores, places), ""]
+        for path in pictures[task]:
+            lines += [f"![{path.stem.replace('_', ' ')}]({path.name})", ""]
+    return [*lines, *_together(scores), *_cost(scores), *_origin(scores)]
+
+
+def _heading(scores: Scores, command: str) -> list[str]:
+    study = scores.study
+    episodes = " or ".join(map(str, sorted({row.episodes for row in scores.rows.values()})))
+    shared = ", ".join(named(method) for method in study.methods if not scores.sees_all(method))
+    lines = [
+        f"`{command}`: {len(scores.rows)} runs. Returns in the real environment of the policy after the last update:",
+        f"mean over seeds ({study.seeds} unless n is told) of the mean over {episodes} test episodes that no training",
+        "has seen, and below it the 95 % bootstrap interval over seeds. Bold: the best mean of a row.",
+    ]
+    if shared:
+        lines += ["A run stands in every row that its method cannot tell apart, for it sees no simulator or no log:"]
+        lines += [f"{shared}."]
+    return [*lines, ""]
+
+
+def _introduction(scores: Scores, task: str) -> list[str]:
+    chosen = scores.study.tasks[task]
+    logs = [(data, scores.behaviour(task, data)) for data in chosen.data]
+    told = "; ".join(data if np.isnan(earned) else f"{data}, mean return {earned:,.0f}" for data, earned in logs)
+    text = f"{chosen.base.updates:,} updates. Log: {told}."
+    if chosen.reference is not None:
+        nothing, everything = chosen.reference
+        text += f" In brackets: the normalised return, 0 at {nothing:,.6g} and 100 at {everything:,.6g}."
+    return [text, ""]
+
+
+def _together(scores: Scores) -> list[str]:
+    table = study_markdown.together(scores)
+    said = [
+        "Inter-quartile mean of the normalised returns over tasks, gaps and seeds, and below it its 95 % interval from",
+        "a bootstrap that draws the seeds of each task and gap apart (Agarwal et al. 2021, arXiv 2108.13264); n: runs.",
+    ]
+    return ["### All together", "", *said, "", *table, ""] if table else []
+
+
+def _cost(scores: Scores) -> list[str]:
+    lines = ["### What it took", "", "| method | runs | median [s] a run | all [h] |", "|---|--:|--:|--:|"]
+    for method in scores.study.methods:
+        seconds = [row.wall_seconds for row in scores.rows.values() if row.method == method]
+        if seconds:
+            lines.append(f"| {named(method)} | {len(seconds)} | {np.median(seconds):.0f} | {sum(seconds) / 3600:.2f} |")
+    return [*lines, "", "Wall clock with compilation and test, one process among the study's others.", ""]
+
+
+def _origin(scores: Scores) -> list[str]:
+    study, rows, lines = scores.study, list(scores.rows.values()), []
+    for what in ("device", "commit", "versions"):
+        counted = Counter(getattr(row, what) for row in rows)
+        shown = [f"{value} ({count} runs)" if len(counted) > 1 else value for value, count in counted.items()]
+        lines.append(f"- {what}: {'; '.join(shown)}")
+    others = other_settings(study, rows)
+    if others:
+        changed = sorted({f"{row.task} {named(row.method)}" for row in others})
+        lines.append(f"- {len(others)} runs had other settings than the study has now: {'; '.join(changed)}")
+    return [*lines, f"- every run: [{study.name}.csv]({study.name}.csv)", ""]
