@@ -22,7 +22,7 @@ straight_half, straight_whole, straight_more = (wheel_legged_straight.at_strengt
 def _task(name: str, real: str, log: str, most: float) -> Task:
     shown = wheel_legged_h2o.config()
     sizes = {"batch_real": 32, "batch_sim": 32, "discriminator_batch_real": 32, "discriminator_batch_sim": 32}
-    base = replace(shown, real=real, algorithm=replace(shown.algorithm, **sizes), updates=20_000, threads=1)
+    base = replace(shown, real=real, algorithm=replace(shown.algorithm, **sizes), updates=40_000, threads=1)
     gaps = {label: {"sim": f"{__name__}:{name}_{word}"} for label, word in STRENGTHS.items()}
     return Task(base, gaps, {"poor driver": {"dataset": DATA / log}}, Reference(0.0, most))
 
