@@ -38,7 +38,7 @@ class Experiment:
     gap: Gap = Gap()  # what is made wrong with the simulator on top of its own faults
     engine: Engine = "auto"  # physics engine of the simulator: auto, native, mjx or mjx-warp
     threads: int | None = None  # host threads of the native engine; None: one per core
-    dataset: Path | None = DATA / "wheel_legged.hdf5"  # log of real data, D4RL layout
+    dataset: Path | None = DATA / "wheel_legged.hdf5"  # log of real data: D4RL layout (HDF5, npz) or Minari
     log_rows: int | None = None  # use only so many of its first rows; None: all
     log_share: float = 1.0  # use only this share of those rows: whole episodes drawn by the seed, the last one cut
     live: Live = Live()  # a robot that takes part
@@ -80,8 +80,12 @@ FREE = {"updates": 0, "runs": Path(), "dataset": None, "video": False, "tensorbo
 
 def identity_of(experiment: Experiment) -> str:
     """What checkpoints and results belong to."""
-    log = b"" if experiment.dataset is None else experiment.dataset.read_bytes()
-    return f"{config_hash(replace(experiment, **FREE))}-{hashlib.sha256(log).hexdigest()}"
+    log = hashlib.sha256()
+    if experiment.dataset is not None:
+        folder = experiment.dataset.is_dir()
+        for path in sorted(experiment.dataset.rglob("*")) if folder else [experiment.dataset]:
+            log.update(path.read_bytes() if path.is_file() else b"")
+    return f"{config_hash(replace(experiment, **FREE))}-{log.hexdigest()}"
 
 
 def names() -> list[str]:

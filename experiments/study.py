@@ -103,8 +103,7 @@ def _wanted(asked: argparse.Namespace) -> tuple[Study, list[Cell]]:
 def _start(asked: argparse.Namespace, arguments: list[str]) -> int:
     """Starts the processes and waits; a signal goes on to them, once."""
     until = time.time() + 60 * asked.minutes
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {EIGEN}".strip()
-    own = os.environ | ONE_THREAD | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    own = os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, str(Path(__file__).resolve()), *arguments, "--until", str(until)]
     workers = [
         subprocess.Popen([*command, "--worker", str(i)], env=own, start_new_session=True) for i in range(asked.workers)
@@ -134,7 +133,8 @@ def _start(asked: argparse.Namespace, arguments: list[str]) -> int:
 
 
 def _work(asked: argparse.Namespace, study: Study, cells: list[Cell], table: Table) -> int:
-    """One process; pinned before the first computation, after which the sizes of thread pools are fixed."""
+    """One process; pinned before the first computation, which fixes the sizes of thread pools."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {EIGEN}".strip()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if cores:
         os.sched_setaffinity(0, {cores[asked.worker % len(cores)]})

@@ -62,9 +62,7 @@ class Table:
             text = _content(descriptor).decode(errors="replace")
         header, *lines = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
         if text and header != list(Row._fields):
-            raise ConfigError(
-                f"{self.path} has other columns than a study's table; move it away or give another --out"
-            )
+            raise ConfigError(f"{self.path} has other columns than a study's table; move it away or give another --out")
         return [self._row(cells, number) for number, cells in enumerate(lines, 2)]
 
     def append(self, row: Row) -> None:

@@ -142,7 +142,6 @@ class Worker:
         if self._ready is not None and self._ready.worlds.real is not None:
             self._ready.worlds.real.close()
         self._ready = None
-        jax.clear_caches()  # of programs that are not used again
 
     def _row(self, cell: Cell, worlds: Worlds, result: dict, seconds: float) -> Row:
         total, reference = float(np.mean(result["real_returns"])), self.study.tasks[cell.task].reference

@@ -16,6 +16,7 @@ from experiments import live
 from experiments.experiment import Experiment, Refused, factory
 from hybrid_jax import physics, rollout
 from hybrid_jax.datasets import hdf5, scores
+from hybrid_jax.datasets.load import load
 from hybrid_jax.real import segments
 from hybrid_jax.real.gate import GateError, declared, is_robot
 from hybrid_jax.real.schema import Schema
@@ -53,7 +54,7 @@ def build(experiment: Experiment, undo: ExitStack) -> Worlds:
             raise Refused(f"--columns: {name!r} is observation {index}, but there are {sim.spec.obs_size}")
     if experiment.dataset is None:
         return Worlds(sim.spec, sim, real, None, None, None)
-    log = _first_rows(hdf5.load(experiment.dataset, sim.spec), experiment.log_rows)
+    log = _first_rows(load(experiment.dataset, sim.spec), experiment.log_rows)
     whole = bool(np.any(log.terminals | log.timeouts))
     behaviour = scores.behaviour_return(log) if whole else None  # who drove is the same for any share of it
     log = _share_of(log, experiment.log_share, experiment.seed)

@@ -98,8 +98,7 @@ def check(config: Config) -> None:
     """Refuses hyper-parameters that cannot work. Raises ValueError."""
     ranges.widths(config, "discriminator_hidden")
     ranges.at_least(config, 0, "discriminator_lr", "discriminator_noise")
-    if config.discriminator_bound is not None:
-        ranges.positive(config, "discriminator_bound")
+    ranges.positive(config, "discriminator_bound", none="no bound")
 
 
 def importance_weight(log_ratio: Array, clip: tuple[float, float]) -> Array:

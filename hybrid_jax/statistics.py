@@ -28,7 +28,7 @@ def bootstrap_ci(
 
 
 def interquartile_mean(values: Sequence[float]) -> float:
-    """The mean of the middle half (Agarwal et al. 2021, arXiv 2108.13264): floor(n / 4) values are cut at either end."""
+    """The mean of the middle half (Agarwal et al. 2021, arXiv 2108.13264): floor(n / 4) are cut at either end."""
     return float(_middle_mean(_vector(values)))
 
 

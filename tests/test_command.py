@@ -12,6 +12,8 @@ from hybrid_jax.datasets import hdf5
 from hybrid_jax.real import segments
 from hybrid_jax.real.journal import Journal
 from hybrid_jax.real.record import Fault, Flag
+from tests import bad_files_npz
+from tests.bad_files import ROOT, columns
 from tests.test_journal import SCHEMA, step
 
 
@@ -70,12 +72,89 @@ def test_a_check_finds_damage(journal, capsys):
         (["check-real", "a:b", "one"], 2, "could not convert"),
         (["check-real", "a:b", "1"], 2, "give at least 2"),
         (["journal"], 2, "journal check FOLDER"),
+        (["check-data"], 2, "check-data FILE"),
+        (["check-data", "a", "--task"], 2, "check-data FILE"),
+        (["check-data", "a", "--task", "nowhere.at_all"], 2, "--task nowhere.at_all: No module named 'nowhere'"),
+        (["check-data", "a", "--task", "json"], 2, "--task json: the module has no SPEC"),
         (["journal", "check", "nowhere"], 2, "nowhere holds no journal"),
     ],
 )
 def test_mistakes_get_one_answer(capsys, words, code, said):
     assert command.main(words) == code
     assert said in capsys.readouterr().err
+
+
+def test_check_data_tells_what_a_good_file_holds(tmp_path, capsys):
+    """Twelve rows in three episodes: rewards 0 to 11, actions n/16 and -n/16; four of the numbers beyond 0.99 here."""
+    arrays = columns()
+    arrays["actions"][8:, 0] = [1, -1, 0.99, 0.989]
+    path = bad_files_npz.write(tmp_path / "a.npz", arrays | {"velocity": np.zeros(3)})
+    before = path.read_bytes()
+    assert command.main(["check-data", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{path}: good",
+        "warning     file: ignored what is not of the layout: velocity.npy",
+        "rows        12 of 3 observations, 2 actions",
+        "episodes    3: 1 ended by the task, 2 by the clock",
+        "lengths     4.0 mean, 4 to 4",
+        "return      22.0 mean, 6.0 to 38.0",
+        "saturated   12.5 % of the actions at 0.99 of a bound or beyond; by action: 25.0, 0.0",
+    ]
+    assert path.read_bytes() == before
+
+
+def test_check_data_tells_all_faults_and_warnings_in_one_report(tmp_path, capsys):
+    arrays = columns()
+    arrays["observations"][[2, 5], 1], arrays["actions"][7, 0] = np.nan, 1.5
+    arrays["rewards"][:] = 3.0
+    del arrays["terminals"]
+    path = bad_files_npz.write(tmp_path / "a.npz", arrays | {"velocity": np.zeros(3)})
+    assert command.main(["check-data", str(path)]) == 1
+    title, head, *lines = capsys.readouterr().out.splitlines()
+    assert title == f"{path}: bad, 3 faults"
+    assert head.split() == ["key", "first", "row", "how", "many"]
+    told = [line.split(maxsplit=4) for line in lines]
+    assert [line[:2] for line in told] == [
+        ["fault", "terminals"],
+        ["fault", "observations"],
+        ["fault", "actions"],
+        ["warning", "file"],
+        ["warning", "rewards"],
+    ]
+    assert told[1][2:4] == ["2", "2"] and told[2][2:4] == ["7", "1"]
+    assert "columns never change: 0" in lines[-1]
+
+
+def test_check_data_tells_of_open_and_of_no_episodes(tmp_path, capsys):
+    arrays = columns()
+    arrays["timeouts"][[7, 11]] = False
+    arrays["next_observations"][7] = arrays["observations"][8]
+    assert command.main(["check-data", str(bad_files_npz.write(tmp_path / "a", arrays))]) == 0
+    said = capsys.readouterr().out
+    assert "episodes    1: 1 ended by the task, 0 by the clock; 8 rows of one that is open" in said
+    assert "return      6.0 mean, 6.0 to 6.0" in said
+    arrays["terminals"][:] = False
+    arrays["next_observations"][3] = arrays["observations"][4]
+    assert command.main(["check-data", str(bad_files_npz.write(tmp_path / "b", arrays))]) == 0
+    said = capsys.readouterr().out
+    assert "no row ends an episode" in said and "return " not in said
+    assert "episodes    0: 0 ended by the task, 0 by the clock; 12 rows of one that is open" in said
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_check_data_compares_with_a_task(tmp_path, capsys, order):
+    path = bad_files_npz.plain(tmp_path / "a")
+    words = ["--task", "envs.point_mass"]
+    assert command.main(["check-data", *([str(path), *words] if order else [*words, str(path)])]) == 1
+    said = capsys.readouterr().out
+    assert "are 3 wide, the environment has 2" in said and "are 2 wide, the environment has 1" in said
+
+
+@pytest.mark.parametrize("name", [str(ROOT / "README.md"), "nowhere", str(ROOT / "tests")])
+def test_check_data_refuses_what_is_no_data_set(capsys, name):
+    assert command.main(["check-data", name]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith(f"{name}: bad, 1 fault\n") and len(said.splitlines()) == 3
 
 
 def test_a_journal_without_steps_cannot_be_exported(tmp_path, capsys):

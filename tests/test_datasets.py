@@ -8,11 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
-from hybrid_jax.datasets import checks, hdf5, reading, scores
+from hybrid_jax.datasets import checks, hdf5, opening, scores
 from hybrid_jax.datasets.faults import DatasetError, Fault
 from hybrid_jax.datasets.hdf5 import Dataset
 from tests import bad_files
-from tests.bad_files import BAD_FILES, GOOD_FILES, ROWS, SPEC, columns, numbered, write
+from tests.bad_files import ROWS, SPEC, columns, numbered
+from tests.bad_files_hdf5 import saved, write
 
 COMMITTED = sorted((bad_files.ROOT / "data").glob("*.hdf5"))
 
@@ -140,15 +141,6 @@ def test_only_terminals_end_the_value(tmp_path):
     np.testing.assert_array_equal(rows.action, columns()["actions"])
 
 
-@pytest.mark.parametrize("name", GOOD_FILES)
-def test_good_files_are_taken(tmp_path, name):
-    found = hdf5.load(GOOD_FILES[name](tmp_path / "a.hdf5"), SPEC)
-    assert_rows(found, range(ROWS), SUCCESSORS)
-    np.testing.assert_array_equal(np.flatnonzero(found.terminals), [3])
-    np.testing.assert_array_equal(np.flatnonzero(found.timeouts), [7, 11])
-    assert found.notes == ()
-
-
 @pytest.mark.skipif(not COMMITTED, reason="no data sets here")
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_our_data_sets_load(path):
@@ -158,23 +150,6 @@ def test_our_data_sets_load(path):
 
 
 # Refusing
-
-
-def test_there_are_many_bad_files_and_each_has_its_name():
-    assert len({bad.name for bad in BAD_FILES}) == len(BAD_FILES) >= 60
-
-
-@pytest.mark.parametrize("bad", BAD_FILES, ids=lambda bad: bad.name)
-def test_bad_files_are_refused_at_once(tmp_path, bad):
-    path = bad.make(tmp_path / "a.hdf5")
-    start = time.process_time()
-    with pytest.raises(DatasetError) as caught:
-        hdf5.load(path, SPEC)
-    assert time.process_time() - start < 1
-    fault = caught.value.faults[0]
-    assert str(caught.value).startswith(f"{path}: ")
-    assert (fault.key, fault.row, fault.count) == (bad.key, bad.row, bad.count)
-    assert bad.words in fault.sentence
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -213,7 +188,7 @@ def test_all_faults_are_told_at_once_one_a_line(tmp_path):
 
 def test_flipped_bits_are_refused_or_change_nothing(tmp_path):
     """A seeded sample of every bit of a file that we wrote."""
-    path = bad_files.saved(tmp_path / "a.hdf5")
+    path = saved(tmp_path / "a.hdf5")
     good, wanted = path.read_bytes(), hdf5.load(path, SPEC)
     refused = 0
     for place in np.random.default_rng(0).integers(0, 8 * len(good), 150):
@@ -230,7 +205,7 @@ def test_flipped_bits_are_refused_or_change_nothing(tmp_path):
 
 def test_available_memory_bounds_what_is_read(tmp_path, monkeypatch):
     path = write(tmp_path / "a.hdf5", columns())
-    monkeypatch.setattr(reading, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(opening, "free_memory", lambda: 1000)
     with pytest.raises(DatasetError, match="bytes of memory, 1,000 are free"):
         hdf5.load(path)
 

@@ -1,5 +1,7 @@
 """The discriminators against a numpy loss, and their log-ratio against two known Gaussians."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from hybrid_jax import dynamics_gap
 from hybrid_jax.scaling import Moments
 from hybrid_jax.testing import random_rows
 from hybrid_jax.types import Spec, Transition
+from tests import oracles
 
 SPEC = Spec(obs_size=3, action_size=2, episode_length=10, dt=0.1)
 KNOWN = SPEC.obs_size + SPEC.action_size
@@ -27,52 +30,56 @@ def gap():
 @pytest.fixture(scope="module")
 def state(gap):
     """Parameters with an entry of order 1/2 everywhere, so that no logit is near 0."""
-    rng = np.random.default_rng(3)
     state = gap.init(jax.random.key(0))
-    spread = jax.tree.map(lambda x: x + jnp.float32(0.5) * rng.standard_normal(x.shape, np.float32), state.params)
-    return state._replace(params=spread)
+    return state._replace(params=oracles.spread(state.params, 3))
 
 
-def logits(params, x):
-    """numpy, float64: 2 tanh of a ReLU MLP."""
-    layers = [params["params"][f"Dense_{i}"] for i in range(3)]
-    for i, layer in enumerate(layers):
-        x = x @ np.float64(layer["kernel"]) + np.float64(layer["bias"])
-        x = np.maximum(x, 0) if i < 2 else x
-    return 2 * np.tanh(x)
-
-
-def softmax(x):
-    e = np.exp(x)
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def inputs(rows):
-    return np.concatenate([np.float64(x) for x in (rows.obs, rows.action, rows.next_obs)], axis=1)
+def noised(rows, key, noise=NOISE):
+    x = oracles.gap_inputs(rows)
+    return x + noise * oracles.normal(key, *x.shape)
 
 
 def test_update_reports_the_loss_of_the_released_code(gap, state, key):
     rows = random_rows(jax.random.key(1), 8, SPEC)
-    real = jnp.arange(8) < 4
+    real = np.arange(8) < 4
     _, metrics = jax.jit(gap.update)(state, rows, real, key)
 
-    x = inputs(rows) + NOISE * np.float64(jax.random.normal(key, (8, KNOWN + SPEC.obs_size)))
-    l_sa = logits(state.params["sa"], x[:, :KNOWN])
-    p_sa, p_sas = softmax(l_sa), softmax(logits(state.params["sas"], x) + l_sa)
-    loss = sum(np.mean(-np.log(p[:4, 0]) - np.log(p[4:, 1])) for p in (p_sa, p_sas))
+    x = noised(rows, key)
+    loss = oracles.discriminator_loss(state.params, x, x[:, :KNOWN], real)
     np.testing.assert_allclose(metrics["discriminator_loss"], loss, rtol=1e-5)
-    for name, p in (("sa", p_sa), ("sas", p_sas)):
-        share = np.mean(np.argmax(p, axis=1) == np.repeat([0, 1], 4))
+    for name, p in zip(("sa", "sas"), oracles.probabilities(state.params, x, x[:, :KNOWN]), strict=True):
+        share = np.mean((np.argmax(p, axis=1) == 0) == real)
         np.testing.assert_allclose(metrics[f"discriminator_accuracy_{name}"], share)
+
+
+def test_each_network_with_its_noise_and_without_a_bound(key):
+    """The form of DARC's code: l_sa, with its own noise, stands in both heads."""
+    free = dataclasses.replace(
+        config((5,), 1e-2), discriminator_noise=1.0, discriminator_shared_noise=False, discriminator_bound=None
+    )
+    gap = dynamics_gap.make(free, SPEC)
+    shapes = jax.eval_shape(gap.init, key)
+    blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    state = blank._replace(params=jax.tree.map(lambda x: 2 * x, oracles.spread(blank.params, 3)))
+    rows, real = oracles.rows(8, SPEC), np.arange(8) % 2 == 0
+    new, metrics = jax.jit(gap.update)(state, rows, real, key)
+    x, other = noised(rows, key, 1.0), noised(rows, jax.random.fold_in(key, 1), 1.0)[:, :KNOWN]
+
+    def loss(params):
+        return oracles.discriminator_loss(params, x, other, real, None)
+
+    np.testing.assert_allclose(metrics["discriminator_loss"], loss(state.params), rtol=1e-5)
+    oracles.assert_follows(loss, state.params, new.optimiser[0].mu)
+    observed, _ = gap.log_ratio(state.params, rows, jnp.zeros((0, 8, 3)))
+    ratio = -oracles.log_sim_over_real(state.params, oracles.gap_inputs(rows), KNOWN, None)
+    np.testing.assert_allclose(observed, ratio, rtol=1e-4, atol=1e-4)
+    assert np.max(np.abs(ratio)) > 4  # beyond twice the bound of the other form
 
 
 def test_log_ratio_equals_the_four_logs_of_the_paper(gap, state):
     rows = random_rows(jax.random.key(1), 5, SPEC)
     observed, jittered = gap.log_ratio(state.params, rows, jnp.zeros((2, 5, SPEC.obs_size)))
-    l_sa = logits(state.params["sa"], inputs(rows)[:, :KNOWN])
-    p_sa, p_sas = softmax(l_sa), softmax(logits(state.params["sas"], inputs(rows)) + l_sa)
-    # log P_sim/P_real = log (1-D_sas)/D_sas - log (1-D_sa)/D_sa, D the probability of "real"
-    sim_over_real = np.log(p_sas[:, 1] / p_sas[:, 0]) - np.log(p_sa[:, 1] / p_sa[:, 0])
+    sim_over_real = oracles.log_sim_over_real(state.params, oracles.gap_inputs(rows), KNOWN)
     np.testing.assert_allclose(observed, -sim_over_real, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(jittered, np.stack([observed] * 2), rtol=1e-4, atol=1e-5)
 
@@ -82,33 +89,19 @@ def test_jitter_moves_the_successor_alone(gap, state):
     noise = jax.random.normal(jax.random.key(2), (3, 5, SPEC.obs_size))
     _, jittered = gap.log_ratio(state.params, rows, noise)
     for n in range(3):
-        moved = logits(state.params["sas"], inputs(rows._replace(next_obs=rows.next_obs + noise[n])))
+        there = rows._replace(next_obs=rows.next_obs + noise[n])
+        moved = oracles.logits(state.params["sas"], oracles.gap_inputs(there))
         np.testing.assert_allclose(jittered[n], moved[:, 0] - moved[:, 1], rtol=1e-4, atol=1e-5)
 
 
 def test_the_residual_head_trains_both_networks(gap, state, key):
     """One update's gradient is that of both heads' loss, l_sa not stopped inside D_sas."""
-    rows = random_rows(jax.random.key(1), 8, SPEC)
-    real = jnp.arange(8) < 4
+    rows, real = random_rows(jax.random.key(1), 8, SPEC), np.arange(8) < 4
     moved, _ = jax.jit(gap.update)(state, rows, real, key)
-    gradient = jax.tree.map(lambda m: 10 * m, moved.optimiser[0].mu)  # Adam's first moment is g / 10
-
-    def loss(params):  # the same loss again, as sums of log-softmax
-        noisy = jnp.concatenate([rows.obs, rows.action, rows.next_obs], axis=1)
-        noisy += NOISE * jax.random.normal(key, noisy.shape)
-
-        def out(p, x):
-            for i in range(3):
-                x = x @ p["params"][f"Dense_{i}"]["kernel"] + p["params"][f"Dense_{i}"]["bias"][None]
-                x = jnp.maximum(x, 0) if i < 2 else x
-            return 2 * jnp.tanh(x)
-
-        l_sa = out(params["sa"], noisy[:, :KNOWN])
-        heads = (l_sa, out(params["sas"], noisy) + l_sa)
-        return -sum(jnp.mean(jax.nn.log_softmax(h)[i, j]) for h in heads for i, j in ((slice(4), 0), (slice(4, 8), 1)))
-
-    expected = jax.jit(jax.grad(loss))(state.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), gradient, expected)
+    x = noised(rows, key)
+    oracles.assert_follows(
+        lambda params: oracles.discriminator_loss(params, x, x[:, :KNOWN], real), state.params, moved.optimiser[0].mu
+    )
 
 
 def gaussian_rows(key, rows, shift, obs_mean):
@@ -208,3 +201,17 @@ def test_next_obs_std_is_that_of_an_array_with_ten_empty_rows_for_each():
 def test_next_obs_std_refuses_an_unknown_kind():
     with pytest.raises(ValueError, match="next_state_jitter is 'half'"):
         dynamics_gap.next_obs_std(Moments(*np.zeros((4, 2))), "half")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"discriminator_noise": -0.1}, "discriminator_noise is -0.1; give at least 0"),
+        ({"discriminator_lr": float("nan")}, "discriminator_lr is nan; give at least 0"),
+        ({"discriminator_hidden": ()}, r"discriminator_hidden is \(\); give at least one positive width"),
+        ({"discriminator_bound": 0.0}, "discriminator_bound is 0.0; give a positive number, or None for no bound"),
+    ],
+)
+def test_impossible_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dynamics_gap.make(dataclasses.replace(config((4,), 1e-3), **change), SPEC)

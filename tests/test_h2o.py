@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hybrid_jax import gap_learner
+from hybrid_jax import networks
 from hybrid_jax.algorithms import h2o, sac
 from hybrid_jax.scaling import FLOOR, Moments
-from hybrid_jax.testing import random_rows
-from hybrid_jax.types import REAL, Batch, Spec
-from tests.oracles import mlp, policy, spread, twin_q
+from hybrid_jax.types import REAL, Batch, Spec, Transition
+from tests import oracles
 
 SPEC = Spec(obs_size=3, action_size=2, episode_length=10, dt=0.1)
 STD = np.array([0.5, 1.0, 2.0], np.float32)
@@ -20,8 +19,8 @@ MOMENTS = Moments(np.zeros(3), np.ones(3), np.zeros(3), STD - FLOOR)
 # wide discriminator steps, so that the old discriminators would give other losses than the new ones
 CONFIG = h2o.Config(
     batch_real=6, batch_sim=8, discriminator_batch_real=4, discriminator_batch_sim=4, hidden=(7, 6),
-    discriminator_hidden=(6, 5), discriminator_lr=0.05, next_state_samples=3, next_state_jitter="full", beta=0.5, penalty_temperature=1.5,
-    jitter_scale=0.5, reward_scale=0.5, discount=0.9, initial_temperature=0.3, tau=0.1,
+    discriminator_hidden=(6, 5), discriminator_lr=0.05, next_state_samples=3, next_state_jitter="full", beta=0.5,
+    penalty_temperature=1.5, jitter_scale=0.5, reward_scale=0.5, discount=0.9, initial_temperature=0.3, tau=0.1,
 )  # fmt: skip
 R, S, D = 6, 8, 8
 KEY = jax.random.key(7)
@@ -34,18 +33,12 @@ def algorithm():
 
 @pytest.fixture(scope="module")
 def state(algorithm):
-    state = jax.jit(algorithm.init)(jax.random.key(0))
-    learner = state.sac._replace(
-        actor=spread(state.sac.actor, 1),
-        critics=spread(state.sac.critics, 2),
-        target_critics=spread(state.sac.critics, 3),
-    )
-    return gap_learner.State(learner, state.gap._replace(params=spread(state.gap.params, 8)))
+    return oracles.apart(algorithm)
 
 
 @pytest.fixture(scope="module")
 def batch(algorithm):
-    return Batch(random_rows(jax.random.key(1), R + S + D, SPEC), algorithm.mix(jax.random.key(2)))
+    return Batch(oracles.rows(R + S + D, SPEC, seed=1), algorithm.mix(jax.random.key(2)))
 
 
 @pytest.fixture(scope="module")
@@ -56,44 +49,20 @@ def updated(algorithm, state, batch):
 # numpy, float64 -----------------------------------------------------------------------------------
 
 
-def normal(key, *shape):
-    return np.float64(jax.random.normal(key, shape))
-
-
-def softmax(x):
-    e = np.exp(x)
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def inputs(rows):
-    return np.concatenate([np.float64(x) for x in (rows.obs, rows.action, rows.next_obs)], axis=1)
-
-
-def probabilities(params, x):
-    """p(real), p(sim) of both heads."""
-    l_sa = 2 * np.tanh(mlp(params["sa"]["params"], x[:, :5]))
-    return softmax(l_sa), softmax(2 * np.tanh(mlp(params["sas"]["params"], x)) + l_sa)
-
-
-def log_sim_over_real(params, x):
-    p_sa, p_sas = probabilities(params, x)
-    return np.log(p_sas[:, 1] / p_sas[:, 0]) - np.log(p_sa[:, 1] / p_sa[:, 0])
-
-
 def numpy_discriminator_loss(params, rows, key):
-    x = inputs(rows)[R + S :]
-    x = x + CONFIG.discriminator_noise * normal(jax.random.split(key, 3)[1], *x.shape)
-    return sum(np.mean(-np.log(p[:4, 0]) - np.log(p[4:, 1])) for p in probabilities(params, x))
+    x = oracles.gap_inputs(rows)[R + S :]
+    x = x + CONFIG.discriminator_noise * oracles.normal(jax.random.split(key, 3)[1], *x.shape)
+    return oracles.discriminator_loss(params, x, x[:, :5], np.arange(D) < 4)
 
 
 def numpy_weights(config, params, rows, key):
-    x = inputs(rows)[R : R + S]
-    ratio = np.exp(-log_sim_over_real(params, x))
+    x = oracles.gap_inputs(rows)[R : R + S]
+    ratio = np.exp(-oracles.log_sim_over_real(params, x, 5))
     w = np.clip(ratio, *config.weight_clip) if config.importance_weight else np.ones(S)
     u = np.zeros(S)
-    for draw in normal(jax.random.split(key, 3)[2], config.next_state_samples, S, 3):
+    for draw in oracles.normal(jax.random.split(key, 3)[2], config.next_state_samples, S, 3):
         moved = x + np.concatenate([np.zeros((S, 5)), config.jitter_scale * STD * draw], axis=1)
-        u += log_sim_over_real(params, moved) / config.next_state_samples
+        u += oracles.log_sim_over_real(params, moved, 5) / config.next_state_samples
     return w, np.clip(u, 0, config.u_clip_max) if config.adaptive_penalty else np.ones(S)
 
 
@@ -115,22 +84,17 @@ def numpy_losses(config, learner, discriminators, rows, key):
     """All that the spec's critic, policy and temperature losses say, for given discriminators."""
     w, u = numpy_weights(config, discriminators, rows, key)
     rows = jax.tree.map(lambda x: np.float64(x)[: R + S], rows)
-    next_draw, draw = (normal(k, R + S, 2) for k in jax.random.split(jax.random.split(key, 3)[0]))
-    alpha = np.exp(np.float64(learner.log_alpha))
-    next_action, next_log_prob = policy(learner.actor, rows.next_obs, next_draw)
-    value = twin_q(learner.target_critics, rows.next_obs, next_action).min(axis=0)
-    value = value - config.entropy_in_backup * alpha * next_log_prob
-    y = config.reward_scale * rows.reward + config.discount * rows.discount * value
-    q = twin_q(learner.critics, rows.obs, rows.action)
+    next_draw, draw = (oracles.normal(k, R + S, 2) for k in jax.random.split(jax.random.split(key, 3)[0]))
+    y, _ = oracles.soft_target(config, learner, rows, next_draw)
+    q = oracles.ensemble_q(learner.critics, rows.obs, rows.action)
     loss, penalty = numpy_critic_loss(config, q, y, w, u)
-    action, log_prob = policy(learner.actor, rows.obs, draw)
-    min_q = twin_q(learner.critics, rows.obs, action).min(axis=0)
+    actor_loss, entropy = oracles.soft_policy_loss(learner, learner, rows, draw)
     return {
         "critic_loss": loss,
         "penalty": penalty,
-        "actor_loss": np.mean(alpha * log_prob - min_q),
-        "entropy": -np.mean(log_prob),
-        "temperature": alpha,
+        "actor_loss": actor_loss,
+        "entropy": entropy,
+        "temperature": np.exp(np.float64(learner.log_alpha)),
         "q_real": q[:, :R].mean(),
         "q_sim": q[:, R:].mean(),
         "weight_mean": w.mean(),
@@ -140,12 +104,14 @@ def numpy_losses(config, learner, discriminators, rows, key):
 
 
 @pytest.mark.parametrize(
-    "variant", [{}, {"importance_weight": False, "entropy_in_backup": True}, {"adaptive_penalty": False}]
+    "variant", [{}, {"importance_weight": False, "entropy_in_backup": True}, {"adaptive_penalty": False, "critics": 3}]
 )
 def test_update_reports_the_losses_of_numpy(state, batch, variant, request):
     config = replace(CONFIG, **variant)
     if variant:
-        new, metrics = jax.jit(h2o.make(config, SPEC, MOMENTS).update)(state, batch, KEY)
+        algorithm = h2o.make(config, SPEC, MOMENTS)
+        state = oracles.apart(algorithm)
+        new, metrics = jax.jit(algorithm.update)(state, batch, KEY)
     else:
         new, metrics = request.getfixturevalue("updated")
     expected = numpy_losses(config, state.sac, new.gap.params, batch.rows, KEY)
@@ -184,31 +150,16 @@ def test_critics_see_the_new_discriminators(state, batch, updated):
 
 
 def test_each_network_follows_its_own_loss_at_the_old_state(state, batch, updated):
-    """Central differences of the numpy losses along a random direction, w, u and y held, one tree at a time."""
+    """w, u and y are held: each loss moves one network."""
     new = updated[0]
-    expected_at = {
-        "actor": lambda p: numpy_losses(CONFIG, state.sac._replace(actor=p), new.gap.params, batch.rows, KEY)[
-            "actor_loss"
-        ],
-        "critics": lambda p: numpy_losses(CONFIG, state.sac._replace(critics=p), new.gap.params, batch.rows, KEY)[
-            "critic_loss"
-        ],
-        "gap": lambda p: numpy_discriminator_loss(p, batch.rows, KEY),
-    }
-    trees = {"actor": state.sac.actor, "critics": state.sac.critics, "gap": state.gap.params}
-    moments = {
-        "actor": new.sac.actor_optimiser[0].mu,
-        "critics": new.sac.critic_optimiser[0].mu,
-        "gap": new.gap.optimiser[0].mu,
-    }
-    rng = np.random.default_rng(0)
-    for name, loss in expected_at.items():
-        old = jax.tree.map(np.float64, trees[name])
-        way = jax.tree.map(lambda x: rng.standard_normal(np.shape(x)), old)
-        ahead, behind = (loss(jax.tree.map(lambda x, d, e=e: x + e * d, old, way)) for e in (1e-6, -1e-6))
-        gradient = jax.tree.map(lambda m: 10 * np.float64(m), moments[name])  # Adam's first moment is g/10
-        slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: np.sum(g * d), gradient, way)))
-        np.testing.assert_allclose(slope, (ahead - behind) / 2e-6, rtol=1e-3, atol=1e-5, err_msg=name)
+
+    def loss(**change):
+        return numpy_losses(CONFIG, state.sac._replace(**change), new.gap.params, batch.rows, KEY)
+
+    moments = new.sac.critic_optimiser[0].mu, new.sac.actor_optimiser[0].mu, new.gap.optimiser[0].mu
+    oracles.assert_follows(lambda p: loss(critics=p)["critic_loss"], state.sac.critics, moments[0])
+    oracles.assert_follows(lambda p: loss(actor=p)["actor_loss"], state.sac.actor, moments[1])
+    oracles.assert_follows(lambda p: numpy_discriminator_loss(p, batch.rows, KEY), state.gap.params, moments[2])
 
 
 def test_no_gradient_reaches_the_targets_and_the_weights():
@@ -230,13 +181,12 @@ def test_without_weight_and_penalty_it_is_sac_on_the_mix():
     config = h2o.Config(**shared, importance_weight=False, beta=0.0)
     plain, reduced = sac.make(sac.Config(**shared), SPEC), h2o.make(config, SPEC, MOMENTS)
     np.testing.assert_array_equal(plain.mix(KEY), reduced.mix(KEY))
-    ours = jax.jit(reduced.init)(jax.random.key(0))
+    ours = oracles.apart(reduced)
     assert ours.gap == ()  # no discriminator is trained
-    ours = ours._replace(sac=ours.sac._replace(critics=spread(ours.sac.critics)))
     theirs = ours.sac
     update, plain_update = jax.jit(reduced.update), jax.jit(plain.update)
     for i in range(3):
-        batch, key = Batch(random_rows(jax.random.key(i), 16, SPEC), plain.mix(KEY)), jax.random.key(10 + i)
+        batch, key = Batch(oracles.rows(16, SPEC, seed=i), plain.mix(KEY)), jax.random.key(10 + i)
         ours, metrics = update(ours, batch, key)
         theirs, plain_metrics = plain_update(theirs, batch, jax.random.split(key, 3)[0])
         np.testing.assert_allclose(metrics["critic_loss"], 2 * plain_metrics["critic_loss"], rtol=1e-5)
@@ -300,6 +250,77 @@ def test_a_batch_of_another_size_is_refused(algorithm, state, batch):
         jax.eval_shape(algorithm.update, state, short, KEY)
 
 
+# a line on which the simulator moves twice as far ------------------------------------------------------------
+
+NOISE = 0.4
+LINE = h2o.Config(
+    batch_real=64, batch_sim=64, discriminator_batch_real=128, discriminator_batch_sim=128, hidden=(32,),
+    discriminator_hidden=(32,), discriminator_lr=1e-2, actor_lr=1e-2, critic_lr=1e-2, temperature_lr=0.0, beta=0.0,
+    initial_temperature=0.05,
+)  # fmt: skip
+UNIT = Moments(*np.ones((4, 1)))
+
+
+def on_the_line(key):
+    """Real rows s' = s + a + noise, simulated ones s' = s + 2 a + noise; the reward is the way less a^2."""
+
+    def at(key, rows, gain):
+        return oracles.line(key, rows, gain, NOISE, lambda action, step: step - action**2)
+
+    parts = [at(k, n, g) for k, n, g in zip(jax.random.split(key, 4), (64, 64, 128, 128), (1.0, 2.0) * 2, strict=True)]
+    source = jnp.repeat(jnp.array([0, 1, 0, 1]), jnp.array([64, 64, 128, 128]), total_repeat_length=384)
+    return Batch(oracles.stacked(*parts), source)
+
+
+def weighted_value(action):
+    """The Q [n] of actions [n] that minimises E_real (Q - r)^2 + E_sim w (Q - r)^2, w = min(P_real/P_sim, 1)."""
+    draws, a = np.linspace(-5, 5, 2001), action[:, None]
+    mass = np.exp(-(draws**2) / 2) / np.sum(np.exp(-(draws**2) / 2))
+    step = 2 * a + NOISE * draws
+    w = np.minimum(np.exp(((step - 2 * a) ** 2 - (step - a) ** 2) / (2 * NOISE**2)), 1)
+    trusted, reward = np.sum(mass * w, axis=1), np.sum(mass * w * (step - a**2), axis=1)
+    return (action - action**2 + reward) / (1 + trusted)
+
+
+def test_it_believes_the_simulator_as_far_as_reality_does():
+    """Real rows alone would say a - a^2, best at 0.5, and the plain mix 1.5 a - a^2, best at 0.75."""
+    algorithm = h2o.make(LINE, Spec(1, 1, 1, 0.1), UNIT)
+    state, _ = oracles.runner(algorithm, on_the_line, 1000)(oracles.start(algorithm, temperature=0.05))
+    action = np.linspace(-0.9, 0.9, 7)
+    q = networks.critics(1, 1, LINE.hidden).apply(state.sac.critics, jnp.zeros((7, 1)), jnp.float32(action)[:, None])
+    known = weighted_value(action)
+    assert abs(known[-1] - (1.5 * 0.9 - 0.81)) > 0.35  # far from the mix
+    np.testing.assert_allclose(q, np.stack([known] * 2), atol=0.15)
+    best = oracles.GRID[np.argmax(weighted_value(oracles.GRID))]
+    assert 0.45 < best < 0.55
+    obs = jnp.linspace(-0.4, 0.4, 3)[:, None]
+    np.testing.assert_allclose(algorithm.act(algorithm.policy(state), obs), best, atol=0.12)
+
+
+def test_its_penalty_lifts_what_the_log_holds_and_lowers_the_rest():
+    """No rewards; logged actions are lopsided, simulated ones uniform; Q is the minimum of the loss on a grid."""
+    config = replace(LINE, importance_weight=False, adaptive_penalty=False, beta=3.0)
+    algorithm = h2o.make(config, Spec(1, 1, 1, 0.1), UNIT)
+
+    def draw(key):
+        log_key, sim_key = jax.random.split(key)
+        action = jnp.concatenate(
+            [oracles.lopsided(log_key, 64), jax.random.uniform(sim_key, (64, 1), minval=-1.0, maxval=1.0)]
+        )
+        rows = Transition(jnp.zeros((128, 1)), action, jnp.zeros(128), jnp.zeros(128), jnp.zeros((128, 1)))
+        return Batch(rows, algorithm.mix(key))
+
+    state, _ = oracles.runner(algorithm, draw, 1000)(oracles.start(algorithm, temperature=0.05))
+    known, uniform = np.zeros_like(oracles.GRID), 0.5
+    for _ in range(2000):  # gradient descent on E_log Q^2 + E_sim Q^2 + beta (log E_sim exp Q - E_log Q)
+        share = uniform * np.exp(known) / oracles.integral(uniform * np.exp(known))
+        known -= 0.1 * (2 * (oracles.LOPSIDED + uniform) * known + 3.0 * (share - oracles.LOPSIDED))
+    assert known[-1] - known[0] > 0.7
+    action = jnp.linspace(-0.9, 0.9, 7)[:, None]
+    q = networks.critics(1, 1, config.hidden).apply(state.sac.critics, jnp.zeros((7, 1)), action)
+    np.testing.assert_allclose(q, np.stack([np.interp(action[:, 0], oracles.GRID, known)] * 2), atol=0.12)
+
+
 @pytest.mark.parametrize(
     ("change", "moments", "message"),
     [
@@ -308,6 +329,12 @@ def test_a_batch_of_another_size_is_refused(algorithm, state, batch):
         ({"next_state_samples": 0}, MOMENTS, "next_state_samples is 0"),
         ({"penalty_temperature": 0.0}, MOMENTS, "penalty_temperature is 0.0"),
         ({"tau": 0.0}, MOMENTS, "tau is 0.0"),
+        ({"beta": -0.01}, MOMENTS, "beta is -0.01; give at least 0"),
+        ({"jitter_scale": -1.0}, MOMENTS, "jitter_scale is -1.0; give at least 0"),
+        ({"penalty_clip": 0.0}, MOMENTS, "penalty_clip is 0.0; give a positive number"),
+        ({"u_clip_max": 0.0}, MOMENTS, "u_clip_max is 0.0; give a positive number"),
+        ({"weight_clip": (1.0, 0.5)}, MOMENTS, r"weight_clip is \(1.0, 0.5\); give the lower bound, >= 0, before"),
+        ({"next_state_jitter": "half"}, MOMENTS, "next_state_jitter is 'half'; use 'diluted' or 'full'"),
         ({}, Moments(*np.ones((4, 4))), r"the moments are of \(4,\) numbers, the observation of \(3,\)"),
     ],
 )

@@ -93,6 +93,25 @@ def test_value_regularisation_gives_a_weightless_row_no_gradient():
     np.testing.assert_allclose(slope, [1, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.4])
+def test_conservative_penalty_against_numpy(temperature):
+    q, proposed, density = f32(), 3 * f32(5), f32(5)
+    pushed = temperature * np.log(np.sum(np.exp((np.float64(proposed) - density) / temperature)))
+    penalty = jax.value_and_grad(losses.conservative_penalty, argnums=(0, 1, 2))
+    value, slopes = penalty(scalar(q), proposed, density, temperature)
+    np.testing.assert_allclose(value, pushed - q, rtol=1e-5)
+    share = np.exp((np.float64(proposed) - density) / temperature)
+    np.testing.assert_allclose(slopes[1], share / share.sum(), rtol=1e-4, atol=1e-6)
+    assert slopes[0] == -1
+    np.testing.assert_array_equal(slopes[2], 0)  # none into the log densities
+
+
+def test_conservative_penalty_of_one_value_everywhere_is_the_log_volume():
+    """Uniform proposals on [-1, 1]^2, Q = 3: log of 4 e^3 K, less the 3."""
+    value = losses.conservative_penalty(scalar(3), jnp.full(8, 3.0), jnp.full(8, -np.log(4.0)), 1.0)
+    np.testing.assert_allclose(value, np.log(4 * 8), rtol=1e-6)
+
+
 def test_binary_cross_entropy_against_numpy():
     logit, real = 3 * f32(8), RNG.random(8) < 0.5
     p = 1 / (1 + np.exp(-np.float64(logit)))
@@ -108,6 +127,7 @@ def test_binary_cross_entropy_against_numpy():
         (losses.squared_td_error, (jnp.int32(1), scalar(1))),
         (losses.masked_mean, (np.ones((2, 1), np.float32), np.ones(2, bool))),
         (losses.weighted_mean, (np.ones(2, np.float32), np.ones(2, np.int32))),
+        (losses.conservative_penalty, (np.ones(2, np.float32), np.ones(2, np.float32), np.ones(2, np.float32), 1.0)),
     ],
 )
 def test_wrong_rank_or_type_is_refused(loss, arguments):

@@ -6,23 +6,9 @@ import numpy as np
 import pytest
 
 from hybrid_jax import networks
+from tests.oracles import ensemble_q, mlp, spread
 
 O, A, B, H = 3, 2, 5, (7, 6)
-
-
-def spread(tree, seed=0):
-    """Parameters with an entry of order 1/2 everywhere, so that no layer is silent."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: jnp.asarray(x + 0.5 * rng.standard_normal(x.shape), jnp.float32), tree)
-
-
-def mlp(params, x):
-    """numpy: ReLU after all layers but the last."""
-    layers = [params[f"Dense_{i}"] for i in range(len(params))]
-    for i, layer in enumerate(layers):
-        x = x @ np.float64(layer["kernel"]) + np.float64(layer["bias"])
-        x = np.maximum(x, 0) if i + 1 < len(layers) else x
-    return x
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +49,39 @@ def test_actor_starts_with_log_std_near_minus_one_and_clips_it(key):
         np.testing.assert_array_equal(net.apply(params, jnp.ones((1, O)))[1], bound)
 
 
-def test_critics_against_numpy(key, rng):
-    net = networks.critics(O, A, H)
-    first = net.init(key)
-    leaves = jax.tree.leaves(first)
-    assert all(leaf.shape[0] == 2 for leaf in leaves)
-    assert not np.array_equal(leaves[1][0], leaves[1][1])  # the members start apart
-    params = spread(first)
+@pytest.mark.parametrize(
+    ("members", "hidden", "layer_norm"), [(2, H, "none"), (3, H, "before"), (1, (4, 5, 3), "after")]
+)
+def test_critics_against_numpy(rng, members, hidden, layer_norm):
+    net = networks.critics(O, A, hidden, members, layer_norm)
+    shapes = jax.eval_shape(net.init, jax.random.key(0))
+    assert all(leaf.shape[0] == members for leaf in jax.tree.leaves(shapes))
+    params = spread(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes))
     obs, action = (rng.standard_normal((B, n)).astype(np.float32) for n in (O, A))
     q = net.apply(params, obs, action)
-    assert q.shape == (2, B)
-    x = np.concatenate([obs, action], axis=1)
+    assert q.shape == (members, B)
+    expected = ensemble_q(params, obs, action, layer_norm)
+    np.testing.assert_allclose(q, expected, rtol=1e-4, atol=1e-5)
+    some = jax.tree.map(lambda leaf: leaf[members - 1 :], params)  # as many members as are given
+    np.testing.assert_allclose(net.apply(some, obs, action), expected[members - 1 :], rtol=1e-4, atol=1e-5)
+
+
+def test_the_members_of_an_ensemble_start_apart(key):
+    kernel, bias = (networks.critics(O, A, (4,)).init(key)["params"]["Dense_0"][name] for name in ("kernel", "bias"))
+    assert not np.array_equal(kernel[0], kernel[1]) and not np.array_equal(bias[0], bias[1])
+
+
+def test_orthogonal_start(key):
+    """Hidden kernels W^T W = 2 on the shorter side, the last of norm 1/100, no bias; each member its own."""
+    params = networks.critics(O, A, H, 2, orthogonal=True).init(key)["params"]
+    for layer in params.values():
+        np.testing.assert_array_equal(layer["bias"], 0)
     for j in range(2):
-        member = jax.tree.map(lambda leaf, j=j: leaf[j], params)
-        np.testing.assert_allclose(q[j], mlp(member["params"], x)[:, 0], rtol=1e-4, atol=1e-5)
+        wide, narrow, last = (np.float64(params[f"Dense_{i}"]["kernel"][j]) for i in range(3))  # [5, 7], [7, 6], [6, 1]
+        np.testing.assert_allclose(wide @ wide.T, 2 * np.eye(O + A), atol=1e-5)
+        np.testing.assert_allclose(narrow.T @ narrow, 2 * np.eye(6), atol=1e-5)
+        np.testing.assert_allclose(last.T @ last, [[1e-4]], rtol=1e-4)
+    assert not np.array_equal(params["Dense_0"]["kernel"][0], params["Dense_0"]["kernel"][1])
 
 
 def test_discriminator_is_bounded_and_matches_numpy(key, rng):
@@ -85,6 +90,8 @@ def test_discriminator_is_bounded_and_matches_numpy(key, rng):
     x = rng.standard_normal((B, O)).astype(np.float32)
     np.testing.assert_allclose(net.apply(params, x), 2 * np.tanh(mlp(params["params"], x)), rtol=1e-4, atol=1e-5)
     assert np.max(np.abs(net.apply(params, 1e3 * x))) <= 2
+    free = networks.discriminator(O, H, bound=None)
+    np.testing.assert_allclose(free.apply(params, 1e3 * x), mlp(params["params"], 1e3 * x), rtol=1e-4)
 
 
 @pytest.mark.parametrize("samples", [0, 4])

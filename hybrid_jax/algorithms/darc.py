@@ -76,5 +76,4 @@ def check(config: Config) -> None:
     """Refuses hyper-parameters that cannot work. Raises ValueError."""
     gap_learner.check(config, "DARC", ("batch_sim",))
     ranges.at_least(config, 0, "correction_after")
-    if config.correction_clip is not None:
-        ranges.positive(config, "correction_clip")
+    ranges.positive(config, "correction_clip", none="no bound")

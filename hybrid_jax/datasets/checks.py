@@ -6,6 +6,7 @@ A warning is told and changes nothing; no check clips, repairs or drops a value.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,17 +38,21 @@ def check(
     """
     arrays = {key: np.asarray(arrays[key]) for key in KEYS if key in arrays}
     errors = [*known, *_missing(arrays, {fault.key for fault in known}, ignored)]
-    misshapen = [fault for key, array in arrays.items() for fault in _form(key, array)]
+    misshapen = [fault for key, array in arrays.items() for fault in form(key, array)]
     sound = {key: array for key, array in arrays.items() if key not in {fault.key for fault in misshapen}}
     errors += [*misshapen, *_widths(sound, spec), *_lengths(sound)]
     for key, array in sound.items():
-        errors += _flags(key, array) if key in FLAGS else _finite(key, array)
+        errors += flags(key, array) if key in FLAGS else _finite(key, array)
     if "actions" in sound:
         errors += _outside("actions", sound["actions"])
     errors += _both_flags(sound)
     if not errors:
         errors += _finals(sound)
-    return Report(tuple(errors), () if errors else tuple(_warnings(sound, spec, ignored)), where)
+    # Beside errors only what does not hang on them is told.
+    bad = {fault.key for fault in errors}
+    untouched = {key: array for key, array in sound.items() if key not in bad}
+    warnings = _constant(untouched) if errors else _warnings(sound, spec)
+    return Report(tuple(errors), (*_ignored(ignored), *warnings), where)
 
 
 def episode_starts(ends: np.ndarray) -> np.ndarray:
@@ -77,8 +82,8 @@ def _missing(arrays: Mapping[str, np.ndarray], known: set[str], ignored: Sequenc
     ]
 
 
-def _form(key: str, array: np.ndarray) -> list[Fault]:
-    """Kind, rank and emptiness of one column."""
+def form(key: str, array: Any) -> list[Fault]:
+    """Kind, rank and emptiness of one column, which need not have been read."""
     kinds = "bfiu" if key in FLAGS else "fiu"
     shape = "[rows, width]" if KEYS[key] == 2 else "[rows]"
     if array.dtype.kind not in kinds:
@@ -130,7 +135,8 @@ def _outside(key: str, array: np.ndarray) -> list[Fault]:
     return at_rows(key, size > 1 + TOLERANCE, "lie outside [-1, 1]", largest)
 
 
-def _flags(key: str, array: np.ndarray) -> list[Fault]:
+def flags(key: str, array: np.ndarray) -> list[Fault]:
+    """Flags that are no flags."""
     bad = (array != 0) & (array != 1)
     return at_rows(key, bad, "are neither 0 nor 1", f" ({array[bad.argmax()]})")
 
@@ -154,12 +160,15 @@ def _finals(arrays: Mapping[str, np.ndarray]) -> list[Fault]:
     return [] if finals == episodes else [Fault(key, min(finals, episodes), abs(finals - episodes), sentence)]
 
 
-def _warnings(arrays: Mapping[str, np.ndarray], spec: Spec | None, ignored: Sequence[str]) -> list[Fault]:
+def _ignored(ignored: Sequence[str]) -> list[Fault]:
+    sentence = f"ignored what is not of the layout: {', '.join(ignored[:8])}"
+    return [Fault("file", None, len(ignored), sentence)] if ignored else []
+
+
+def _warnings(arrays: Mapping[str, np.ndarray], spec: Spec | None) -> list[Fault]:
     obs, following = arrays["observations"], arrays.get("next_observations")
     ends = arrays["terminals"] == 1
     found = []
-    if ignored:
-        found += [Fault("file", None, len(ignored), f"ignored what is not of the layout: {', '.join(ignored[:8])}")]
     if "timeouts" in arrays:
         ends = ends | (arrays["timeouts"] == 1)
     elif following is None:
@@ -186,7 +195,7 @@ def _warnings(arrays: Mapping[str, np.ndarray], spec: Spec | None, ignored: Sequ
 
 def _constant(arrays: Mapping[str, np.ndarray]) -> list[Fault]:
     found = []
-    for key in ("observations", "actions", "rewards"):
+    for key in [key for key in ("observations", "actions", "rewards") if key in arrays]:
         array = arrays[key].reshape(len(arrays[key]), -1)
         columns = np.flatnonzero(array.max(axis=0) == array.min(axis=0)) if len(array) > 1 else ()
         if len(columns):

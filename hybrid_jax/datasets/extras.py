@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hybrid_jax.datasets import checks
 from hybrid_jax.datasets.hdf5 import Dataset
 
 
@@ -17,7 +18,8 @@ def columns(dataset: Dataset, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 def next_action_known(dataset: Dataset) -> np.ndarray:
     """1 where the next row is the same episode's next step, else 0; [D] float32."""
-    same = ~(dataset.terminals | dataset.timeouts)
+    jumps = checks.broken(dataset.observations, dataset.next_observations)  # a cut that no flag tells
+    same = ~(dataset.terminals | dataset.timeouts | jumps)
     same[-1] = False
     return same.astype(np.float32)
 

@@ -22,10 +22,10 @@ class Report(NamedTuple):
 
 
 class DatasetError(ValueError):
-    """A data set that cannot be used; the message lists all its faults."""
+    """A data set that cannot be used; the message lists all its faults, not its warnings."""
 
-    def __init__(self, where: str, faults: Sequence[Fault]):
-        self.where, self.faults = where, tuple(faults)
+    def __init__(self, where: str, faults: Sequence[Fault], warnings: Sequence[Fault] = ()):
+        self.where, self.faults, self.warnings = where, tuple(faults), tuple(warnings)
         lines = sentences(faults)
         super().__init__(
             f"{where}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{where}: {len(lines)} faults", *lines])

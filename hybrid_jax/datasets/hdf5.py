@@ -4,9 +4,8 @@ Keys: observations, actions, rewards, terminals and, if there, timeouts and next
 `infos` and `metadata` are passed over. A compact layout of our own has no next_observations but
 final_observations [E, O], the true last observation of each episode in order, and loses nothing.
 
-A foreign file without either has no successor for the last row of an episode. Such rows are dropped, terminal
-ones too, because the dynamics-gap discriminators look at every successor: the learner then sees no death in the
-data. The row before a dropped end becomes a timeout, so that episodes stay apart. The loader says how many.
+A foreign file without either has no successor for the last row of an episode; `successors` drops such rows and the
+loader says how many.
 """
 
 import os
@@ -17,8 +16,9 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from hybrid_jax.datasets import checks, reading
+from hybrid_jax.datasets import checks, reading, successors
 from hybrid_jax.datasets.faults import DatasetError, Fault, sentences
+from hybrid_jax.datasets.opening import Contents
 from hybrid_jax.types import Spec, Transition
 
 FORMAT = "hybrid_jax 1"  # value of the attribute `format`
@@ -45,15 +45,28 @@ def load(path: str | os.PathLike, spec: Spec | None = None) -> Dataset:
     spec: the environment that the rows must fit; None takes the widths from the file.
     Raises DatasetError with every fault, each with its key, first bad row and count.
     """
-    arrays, faults, ignored = reading.read(Path(path))
-    report = checks.check(arrays, spec, str(path), known=faults, ignored=ignored)
+    return dataset_of(reading.read(Path(path)), path, spec)
+
+
+def dataset_of(contents: Contents, path: str | os.PathLike, spec: Spec | None = None) -> Dataset:
+    """Checks what a reader found and makes the data set of it; raises DatasetError with every fault."""
+    report = checks.check(contents.arrays, spec, str(path), known=contents.faults, ignored=contents.ignored)
+    warnings = [_placed(fault, contents.starts) for fault in (*contents.warnings, *report.warnings)]
     if report.errors:
-        raise DatasetError(report.where, report.errors)
-    dropped = _dropped(arrays)
-    told = [_told(dropped, len(arrays["rewards"]))] if dropped else []
-    if sum(dropped.values()) == len(arrays["rewards"]):
-        raise DatasetError(str(path), told)
-    return _with_successors(arrays)._replace(notes=sentences([*report.warnings, *told]))
+        raise DatasetError(report.where, [_placed(fault, contents.starts) for fault in report.errors], warnings)
+    columns, dropped = successors.completed(contents.arrays)
+    if len(columns["rewards"]) == 0:
+        raise DatasetError(str(path), dropped, warnings)
+    return Dataset(**columns, notes=sentences([*warnings, *dropped]))
+
+
+def _placed(fault: Fault, starts: np.ndarray | None) -> Fault:
+    """The fault with its row told by episode, too, where the file keeps episodes apart."""
+    if starts is None or fault.row is None:
+        return fault
+    episode = int(np.searchsorted(starts, fault.row, "right")) - 1
+    place = f" (row {fault.row - starts[episode]} of episode_{episode})"
+    return fault._replace(sentence=fault.sentence + place)
 
 
 def transitions(dataset: Dataset) -> Transition:
@@ -137,12 +150,7 @@ def _compact(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]
             f"differs from the next row inside an episode, so next_observations must be written: {lost.sum():,} rows"
         )
         raise DatasetError(str(path), [Fault("next_observations", int(lost.argmax()), int(lost.sum()), sentence)])
-    return arrays | {"final_observations": following[_last_rows(ends)]}
-
-
-def _last_rows(ends: np.ndarray) -> np.ndarray:
-    """Last row of each episode, also of an open last one."""
-    return np.append(checks.episode_starts(ends)[1:] - 1, len(ends) - 1)
+    return arrays | {"final_observations": following[successors.last_rows(ends)]}
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, np.bytes_]) -> None:
@@ -176,51 +184,3 @@ def _created(path: Path) -> h5py.File:
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access))
-
-
-def _dropped(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """How many rows go for want of a successor, by how their episode ends; {} if the file has the successors."""
-    if "next_observations" in arrays or "final_observations" in arrays:
-        return {}
-    terminals, timeouts = _flags(arrays)
-    open_end = not (terminals[-1] or timeouts[-1])
-    return {"terminals": int(terminals.sum()), "timeouts": int(timeouts.sum()), "the end of the file": int(open_end)}
-
-
-def _told(dropped: Mapping[str, int], rows: int) -> Fault:
-    parts = ", ".join(f"{count:,} at {reason}" for reason, count in dropped.items() if count)
-    sentence = f"is missing, so rows without a known successor are dropped: {parts}"
-    if dropped["terminals"]:
-        sentence += "; no terminal row is left, the learner sees no death in these data"
-    if sum(dropped.values()) == rows:
-        sentence = "is missing and no row is followed by another of its episode: nothing is left"
-    return Fault("next_observations", None, sum(dropped.values()), sentence)
-
-
-def _flags(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Terminals and timeouts as bool; timeouts that the file lacks are where a given successor differs."""
-    terminals = arrays["terminals"] == 1
-    if "timeouts" in arrays:
-        return terminals, arrays["timeouts"] == 1
-    if "next_observations" in arrays:
-        return terminals, checks.broken(arrays["observations"], arrays["next_observations"]) & ~terminals
-    return terminals, np.zeros_like(terminals)
-
-
-def _with_successors(arrays: Mapping[str, np.ndarray]) -> Dataset:
-    """The data set of checked columns."""
-    obs, (terminals, timeouts) = arrays["observations"], _flags(arrays)
-    following = arrays.get("next_observations")
-    keep: slice | np.ndarray = slice(None)
-    if following is None:
-        following, ends = np.concatenate([obs[1:], obs[-1:]]), terminals | timeouts
-        last = _last_rows(ends)
-        if "final_observations" in arrays:
-            following[last] = arrays["final_observations"]
-        else:
-            keep = np.ones(len(ends), bool)
-            keep[last] = False
-            # The row before an end that is dropped ends the episode now, but not the task.
-            terminals, timeouts = np.zeros_like(ends), np.append(ends[1:], False)
-    columns = (obs, arrays["actions"], arrays["rewards"], following, terminals, timeouts)
-    return Dataset(*(column[keep] for column in columns))  # pyright: ignore[reportArgumentType]
