@@ -131,11 +131,11 @@ def _train_method(experiment: Experiment, algorithm, worlds: Worlds, method: str
     folders = [home if len(seeds) == 1 else home / f"seed{seed}" for seed in seeds]
     together = len(seeds) > 1 and jax.default_backend() != "cpu"
     groups = [(seeds, folders)] if together else [([s], [f]) for s, f in zip(seeds, folders, strict=True)]
-    tested = []
+    compiled, tested = training.program(experiment, worlds, algorithm, together), []
     for group, places in groups:
         if not all(_finished(place, experiment) for place in places):
             label = method if len(seeds) == 1 else f"{method} seed {', '.join(map(str, group))}"
-            outcomes = training.train(experiment, worlds, algorithm, group, places, label, stop)
+            outcomes = training.train(experiment, worlds, algorithm, group, places, label, stop, compiled)
             for place, outcome, seed in zip(places, outcomes, group, strict=True):
                 test(experiment, worlds, outcome, place, seed, stop)
         tested += [json.loads((place / "result.json").read_text()) | {"folder": place} for place in places]

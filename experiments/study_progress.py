@@ -43,7 +43,7 @@ def _left(cells: list[Cell], rows: list[Row], workers: int) -> str:
     if not rows:
         return "; none has told yet how long one takes"
     minutes = sum(_expected(cells, rows)) / workers / 60
-    time = f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:.0f} minutes"
+    time = f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{max(minutes, 1):.0f} min"
     return f"; about {time} left on {workers} process{'es' if workers > 1 else ''}"
 
 

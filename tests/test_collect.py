@@ -49,9 +49,8 @@ def test_data_sets_of_every_quality_come_from_one_archive_of_policies(tmp_path):
     """The point mass' policies push with a known, constant mean: each row tells whose it is."""
     pushes = (-0.8, 0.1, 0.3, 0.9)
     archive = tmp_path / "point_mass.npz"
-    stages.save(
-        archive, [stages.Stage(i, score, _constant(push)) for i, (push, score) in enumerate(zip(pushes, (0, 3, 5, 9), strict=True))]
-    )
+    kept = [stages.Stage(i, score, _constant(pushes[i])) for i, score in enumerate((0.0, 3.0, 5.0, 9.0))]
+    stages.save(archive, kept)
     expected = {"medium": [0.3], "expert": [0.9], "medium_expert": [0.3, 0.9], "medium_replay": [-0.8, 0.1, 0.3]}
     for quality, means in expected.items():
         out = tmp_path / f"{quality}.hdf5"

@@ -75,8 +75,8 @@ def test_it_draws_real_rows_alone():
 # a bandit whose log takes one side more often -----------------------------------------------------------------
 
 BANDIT = cql.Config(
-    batch_real=64, hidden=(32,), penalty_weight=1.0, actor_lr=1e-2, critic_lr=5e-3, temperature_lr=0.0,
-    initial_temperature=0.2,
+    batch_real=64, hidden=(32,), penalty_weight=1.0, penalty_actions=6, actor_lr=1e-2, critic_lr=5e-3,
+    temperature_lr=0.0, initial_temperature=0.2,
 )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def draw(key, narrow):
 @pytest.fixture(scope="module")
 def bandit():
     algorithm = cql.make(BANDIT, Spec(1, 1, 1, 0.1))
-    return algorithm, oracles.runner(algorithm, draw, 1500)
+    return algorithm, oracles.runner(algorithm, draw, 1000)
 
 
 def test_rarely_taken_actions_lie_below_by_what_the_fixed_point_says(bandit):

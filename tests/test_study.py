@@ -440,7 +440,7 @@ def test_the_list_tells_seeds_and_the_time_left(mine):
     shown = lines(mine, study_grid.grid(mine), rows, 3)
     assert shown[1].split() == ["mass", "none", "any", "any", "sim_only", "0", "1", "-"]
     assert shown[2].split() == ["mass", "any", "random", "1", "real_only", "-", "0", "1"]
-    assert shown[-1] == "mine: 2 of 8 runs are done; about 4 minutes left on 3 processes"  # 6 x 120 s / 3
+    assert shown[-1] == "mine: 2 of 8 runs are done; about 4 min left on 3 processes"  # 6 x 120 s / 3
     assert lines(mine, study_grid.grid(mine), [], 1)[-1].endswith("none has told yet how long one takes")
 
 
