@@ -43,6 +43,7 @@ class Experiment:
     log_share: float = 1.0  # use only this share of those rows: whole episodes drawn by the seed, the last one cut
     live: Live = Live()  # a robot that takes part
     algorithm: actor_critic.Config = h2o.Config()  # the learner; --method NAME takes another one
+    method: str = ""  # the learner's name, where --method has chosen it
     rates: trainer.Rates = trainer.Rates()  # what one iteration collects and learns
     updates: int = 20_000  # updates in all
     evaluate_every: int = 2_000  # updates between evaluations in the real environment

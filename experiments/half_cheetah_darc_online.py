@@ -1,12 +1,12 @@
 """The original DARC: SAC in doubled gravity that drives the real half-cheetah too, one step for ten simulated ones.
 
 Starts from 10,000 random steps in each world; the real ones are the log. No weight for the robot's side beyond the
-reward's correction, which sets in after 100,000 updates (Eysenbach et al. 2021, arXiv 2006.13916).
+reward's correction, which sets in after 100,000 updates; unlike there the robot takes part before that, and the first
+10,000 updates fall into the random steps (Eysenbach et al. 2021, arXiv 2006.13916).
 """
 
 from dataclasses import replace
 
-from envs.gap import Gap
 from experiments import half_cheetah_gravity_h2o, methods
 from experiments.experiment import DATA, Experiment
 from experiments.live import Live
@@ -17,7 +17,6 @@ def config() -> Experiment:
     run = replace(
         half_cheetah_gravity_h2o.config(),
         name="half_cheetah_darc_online",
-        gap=Gap(gravity=2.0),
         dataset=DATA / "half_cheetah_random.hdf5",
         rates=Rates(sims=10, unroll=10, updates=100, sim_capacity=1_000_000, random=100),
         live=Live(feed="synchronous", judge="instance", steps=10, capacity=200_000),

@@ -47,6 +47,7 @@ METHODS: dict[str, tuple[Callable[[], Any], Callable]] = {
     "real_only": (sac.Config, _real),
     "cql": (cql.Config, _real),
     "cql_tuned": (cql.tuned, _real),
+    "cql_recipe": (cql.tuned, _real),  # the same on the experiment's networks
     "rebrac": (rebrac.Config, _real),
     "rlpd": (rlpd.Config, _both),
     "rlpd_utd1": (lambda: rlpd.Config(actor_period=1), _both),  # the policy moves with every update, as the others' do
@@ -59,7 +60,9 @@ METHODS: dict[str, tuple[Callable[[], Any], Callable]] = {
     "h2o_linear": _h2o(linear_penalty=True),
 }
 OWN = {  # fields of TASK that a method's recipe sets itself
-    "cql_tuned": {"actor_lr", "temperature_lr", "hidden"},
+    "cql_tuned": {"actor_lr", "critic_lr", "temperature_lr", "hidden"},
+    "cql_recipe": {"actor_lr", "critic_lr", "temperature_lr"},
+    "rebrac": {"temperature_lr"},
     "darc_online": {field.name for field in fields(dynamics_gap.Config)} | {"reward_scale"},
 }
 
@@ -74,12 +77,23 @@ def chosen(experiment: Experiment, name: str) -> Experiment:
     theirs = {field.name for field in fields(config)} & {field.name for field in fields(ours)}
     shared = {field: getattr(ours, field) for field in taken & theirs}
     algorithm = rows_of(replace(config, **shared), ours.batch_real + ours.batch_sim)
-    return replace(experiment, algorithm=algorithm, rivals=())
+    others = tuple(rival for rival in experiment.rivals if rival != name)
+    return replace(experiment, algorithm=algorithm, method=name, rivals=others)
 
 
-def label(config: actor_critic.Config) -> str:
-    """The name of a config's algorithm: that of its module."""
-    return type(config).__module__.rpartition(".")[2]
+def rivals(experiment: Experiment) -> dict[str, Experiment]:
+    """The run and its rivals by name. Raises ConfigError for a name that stands for two of them."""
+    found = {label(experiment): experiment}
+    for name in experiment.rivals:
+        if name in found:
+            raise ConfigError(f"--rivals {name!r} is in the run already; name each method once")
+        found[name] = replace(chosen(experiment, name), rivals=())
+    return found
+
+
+def label(experiment: Experiment) -> str:
+    """The name of a run's learner: as it was chosen, or that of its algorithm's module."""
+    return experiment.method or type(experiment.algorithm).__module__.rpartition(".")[2]
 
 
 def make(config: actor_critic.Config, spec: Spec, moments: Moments | None) -> Algorithm:

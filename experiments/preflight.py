@@ -44,8 +44,7 @@ def prepare(experiment: Experiment, resumed: Path | None) -> Ready:
     with ExitStack() as undo:  # a real environment that was opened for a refused run is closed
         try:
             worlds = build(experiment, undo)
-            wanted = {methods.label(experiment.algorithm): experiment}
-            wanted |= {name: methods.chosen(experiment, name) for name in experiment.rivals}
+            wanted = methods.rivals(experiment)
             learners = {name: (method, _learner(method, worlds)) for name, method in wanted.items()}
             for method, algorithm in learners.values():
                 sims = simulators(method, worlds)
@@ -120,7 +119,7 @@ def _learner(experiment: Experiment, worlds: Worlds) -> Algorithm:
     algorithm = methods.make(experiment.algorithm, worlds.spec, moments)
     if algorithm.extras and live:
         raise Refused(
-            f"--method {methods.label(experiment.algorithm)} learns from a log alone, a robot's rows lack"
+            f"--method {methods.label(experiment)} learns from a log alone, a robot's rows lack"
             f" {algorithm.extras[0][0]}; give --live.feed none"
         )
     return algorithm
@@ -150,10 +149,7 @@ def _real_rows(worlds: Worlds) -> int:
 def _check_mix(algorithm: Algorithm, worlds: Worlds, experiment: Experiment) -> None:
     source = np.asarray(algorithm.mix(jax.random.key(0)))
     if np.any(source == REAL) and real_capacity(experiment, worlds) == 0:
-        raise Refused(
-            f"--algorithm.batch_real {experiment.algorithm.batch_real} draws real rows, but there are none;"
-            " give --dataset path.hdf5 or set it to 0"
-        )
+        raise Refused(f"{methods.label(experiment)} draws real rows, but there are none; give --dataset path.hdf5")
 
 
 def _check_memory(learners: dict[str, tuple[Experiment, Algorithm]], worlds: Worlds) -> None:

@@ -35,6 +35,7 @@ from hybrid_jax.config import ConfigError
 ROOT = Path(__file__).resolve().parent.parent
 # One thread a process: two small programs side by side outrun one on two threads.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+NOT_ALL = 3  # a process's exit code: some of its cells could not be run
 EIGEN = "--xla_cpu_multi_thread_eigen=false"
 
 
@@ -69,7 +70,7 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="study.py",
-        description=__doc__ + "\nstudies: " + ", ".join(study_grid.names()),
+        description=(__doc__ or "") + "\nstudies: " + ", ".join(study_grid.names()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", help="a study of experiments/studies, or path/to/mine.py")
@@ -124,7 +125,7 @@ def _start(asked: argparse.Namespace, arguments: list[str]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     for code in codes:
-        if code not in (0, 1, 128 + got):
+        if code not in (0, NOT_ALL, 128 + got):
             print(f"a process ended with {code}; its cell is open, the others are not touched", flush=True)
     if got:
         print("stopped; the same command goes on", flush=True)
@@ -154,7 +155,7 @@ def _work(asked: argparse.Namespace, study: Study, cells: list[Cell], table: Tab
         with stop.at_once(leave):
             worker = Worker(study, study_grid.programs(study, cells), table, asked.runs / f"study-{study.name}")
             worker.run(asked.until, stop)
-    return int(bool(worker.failed))
+    return NOT_ALL if worker.failed else 0
 
 
 if __name__ == "__main__":

@@ -125,7 +125,14 @@ def experiment_of(study: Study, cell: Cell) -> Experiment:
     data = next(iter(task.data)) if cell.data == ANY else cell.data
     share = 1.0 if cell.share == ANY else float(cell.share)
     made = replace(
-        task.base, name=f"study-{study.name}", tensorboard=False, video=False, columns=(), seeds=1, log_share=share
+        task.base,
+        name=f"study-{study.name}",
+        tensorboard=False,
+        video=False,
+        columns=(),
+        rivals=(),
+        seeds=1,
+        log_share=share,
     )
     made = replace(made, **task.gaps[gap], **task.data[data], seed=cell.seed)
     if not study.curves:
@@ -145,13 +152,19 @@ def check_logs(study: Study, cells: Iterable[Cell]) -> None:
 
 
 def settings_of(experiment: Experiment) -> str:
-    """Twelve digits that tell two runs' settings apart, whatever their seeds and folders.
+    """Twelve digits that tell two runs' settings and logs apart, whatever their seeds and folders.
 
     Of what differs from the defaults alone: a field that is added later leaves finished cells finished.
     """
-    dataset = None if experiment.dataset is None else Path(experiment.dataset.name)
+    dataset = None if experiment.dataset is None else Path(_digest(experiment.dataset))
     own = _own(replace(experiment, seed=0, runs=Path(), dataset=dataset))
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@cache
+def _digest(log: Path) -> str:
+    """Of a log's bytes; that of its name where it is not there."""
+    return hashlib.sha256(log.read_bytes() if log.is_file() else log.name.encode()).hexdigest()
 
 
 def _own(config: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def lines(study: Study, cells: list[Cell], rows: list[Row], workers: int) -> lis
     """A line for each program with its seeds, then the sum."""
     done = finished(study, rows)
     programs = study_grid.programs(study, cells)
-    table = [("task", "gap", "data", "share", "method", "done", "open")]
+    table: list[tuple[str, ...]] = [("task", "gap", "data", "share", "method", "done", "open")]
     for program in programs:
         seeds = [" ".join(str(c.seed) for c in program if (c in done) == wanted) or "-" for wanted in (True, False)]
         table.append((*program[0][:5], *seeds))

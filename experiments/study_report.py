@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from experiments import study_markdown, study_plots
-from experiments.study_grid import Study
+from experiments.study_grid import Study, grid, programs
 from experiments.study_scores import Scores, named
-from experiments.study_table import Row, other_settings
+from experiments.study_table import Row
 from hybrid_jax.config import ConfigError
 from hybrid_jax.metrics import write_atomically
 
@@ -37,7 +37,7 @@ def _kept(path: Path, title: str) -> tuple[str, str]:
     text = path.read_text()
     found = text.count(BEGIN), text.count(END)
     if found == (0, 0):
-        return text.rstrip("\n") + "\n\n", "\n"
+        return f"{text.rstrip()}\n\n## {title}\n\n", "\n"
     before, _, rest = text.partition(BEGIN)
     if found != (1, 1) or END not in rest:
         raise ConfigError(f"{path}: it needs the line {BEGIN!r} once and the line {END!r} once behind it, or neither")
@@ -60,11 +60,14 @@ def _report(scores: Scores, command: str, pictures: dict[str, list[Path]]) -> li
 def _heading(scores: Scores, command: str) -> list[str]:
     study = scores.study
     episodes = " or ".join(map(str, sorted({row.episodes for row in scores.rows.values()})))
+    runs = sum(map(len, programs(study, grid(study))))
     shared = ", ".join(named(method) for method in study.methods if not scores.sees_all(method))
     lines = [
-        f"`{command}`: {len(scores.rows)} runs. Returns in the real environment of the policy after the last update:",
+        f"`{command}`: {len(scores.rows)} of {runs} runs are done.",
+        "Returns are those of the policy after the last update, in the real environment:",
         f"mean over seeds ({study.seeds} unless n is told) of the mean over {episodes} test episodes that no training",
-        "has seen, and below it the 95 % bootstrap interval over seeds. Bold: the best mean of a row.",
+        "has seen, and below it the 95 % bootstrap interval over seeds. Bold: the best mean of a row. Few seeds make",
+        "such intervals too narrow: on normal data they hold the mean in 75 % of cases with 3 seeds, 84 % with 5.",
     ]
     if shared:
         lines += ["A run stands in every row that its method cannot tell apart, for it sees no simulator or no log:"]
@@ -107,8 +110,9 @@ def _origin(scores: Scores) -> list[str]:
         counted = Counter(getattr(row, what) for row in rows)
         shown = [f"{value} ({count} runs)" if len(counted) > 1 else value for value, count in counted.items()]
         lines.append(f"- {what}: {'; '.join(shown)}")
-    others = other_settings(study, rows)
-    if others:
-        changed = sorted({f"{row.task} {named(row.method)}" for row in others})
-        lines.append(f"- {len(others)} runs had other settings than the study has now: {'; '.join(changed)}")
+    if scores.others:
+        changed = sorted({f"{row.task} {named(row.method)}" for row in scores.others})
+        lines.append(
+            f"- not counted, for their settings or log were others: {len(scores.others)} of {'; '.join(changed)}"
+        )
     return [*lines, f"- every run: [{study.name}.csv]({study.name}.csv)", ""]

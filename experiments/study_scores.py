@@ -1,12 +1,13 @@
 """The figures of a study's report: what each row of its tables holds for each method."""
 
 import math
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 
 from experiments.study_grid import ANY, Cell, Study, shared
-from experiments.study_table import Row, finished
+from experiments.study_table import Row, finished, other_settings
 from hybrid_jax import statistics
 
 NAMES = {
@@ -16,8 +17,10 @@ NAMES = {
     "real_only": "SAC on the log",
     "cql": "CQL",
     "cql_tuned": "CQL tuned",
+    "cql_recipe": "CQL recipe",
     "rebrac": "ReBRAC",
     "rlpd": "RLPD",
+    "rlpd_utd1": "RLPD (UTD 1)",
     "darc": "DARC",
     "darc_online": "DARC online",
     "darc_plus": "DARC+",
@@ -52,7 +55,9 @@ class Scores:
     def __init__(self, study: Study, rows: list[Row]):
         done = finished(study, rows)
         self.study = study
-        self.rows = {row.cell: row for row in rows if row.cell in done}  # of two the later one
+        self.others = other_settings(study, rows)
+        kept = [row for row in rows if row.cell in done and row not in self.others]
+        self.rows = {row.cell: row for row in kept}  # of two the later one
         self.places = [
             Place(name, gap, data, f"{share:g}")
             for name, task in study.tasks.items()
@@ -76,16 +81,20 @@ class Scores:
     def together(self, places: list[Place], method: str) -> Summary | None:
         """The inter-quartile mean of the normalised returns of several places; None unless each has a run.
 
-        A run that stands in several of the places counts once, and so does its part in the interval.
+        A run that stands in several of the places counts in each, as the other methods' runs do, but is drawn once for
+        the interval: `values` holds each run once.
         """
-        strata = {tuple(row.cell for row in runs): runs for runs in (self.runs(place, method) for place in places)}
-        if () in strata or not strata:
+        standing = Counter(tuple(self.runs(place, method)) for place in places)
+        if () in standing or not standing:
             return None
-        values = [[row.normalised for row in runs] for runs in strata.values()]
-        every = tuple(value for stratum in values for value in stratum)
-        if not all(map(math.isfinite, every)):
+        values = [[row.normalised for row in runs] for runs in standing]
+        once = tuple(value for stratum in values for value in stratum)
+        if not all(map(math.isfinite, once)):
             return None
-        return Summary(statistics.interquartile_mean(every), *statistics.stratified_ci(values), every)
+        times = list(standing.values())
+        every = [value for stratum, often in zip(values, times, strict=True) for value in often * stratum]
+        interval = statistics.stratified_ci(values, times=times)
+        return Summary(statistics.interquartile_mean(every), *interval, once)
 
     def behaviour(self, task: str, data: str) -> float:
         """The mean return of the log's driver; NaN where no run has told it."""

@@ -103,14 +103,19 @@ class Table:
 
 
 def finished(study: Study, rows: list[Row]) -> set[Cell]:
-    """The study's cells that were run to the budget that it asks for today."""
+    """The study's cells that were run with the settings, the budget and the log that it gives them today."""
     known = {cell for program in programs(study, grid(study)) for cell in program}
-    return {row.cell for row in rows if row.cell in known and row.updates == study.tasks[row.task].base.updates}
+    return {row.cell for row in rows if row.cell in known and _as_today(study, row)}
 
 
 def other_settings(study: Study, rows: list[Row]) -> list[Row]:
-    """Rows that were run with other settings than the study gives their cells today."""
-    return [row for row in rows if row.settings != settings_of(experiment_of(study, row.cell))]
+    """Rows of the study's cells that count no more: run with other settings, or on another log."""
+    known = {cell for program in programs(study, grid(study)) for cell in program}
+    return [row for row in rows if row.cell in known and not _as_today(study, row)]
+
+
+def _as_today(study: Study, row: Row) -> bool:
+    return row.settings == settings_of(experiment_of(study, row.cell))
 
 
 def _content(descriptor: int) -> bytes:

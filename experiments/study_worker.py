@@ -106,9 +106,10 @@ class Worker:
             write_atomically(
                 folder / "config.json", json.dumps(to_json(experiment_of(self.study, cell)), indent=2) + "\n"
             )
-        experiment = replace(experiment_of(self.study, cells[0]), runs=self.place, checkpoint_every=10**9)
+        experiment = experiment_of(self.study, cells[0])
+        experiment = replace(experiment, runs=self.place, seeds=len(cells), checkpoint_every=10**9)
         with (folders[0] / "log.txt").open("w") as log, contextlib.redirect_stdout(log):
-            ready = self._prepared(experiment, len(cells) > 1)
+            ready = self._prepared(experiment)
             seeds = [cell.seed for cell in cells]
             trained = training.train(
                 experiment, ready.worlds, ready.algorithm, seeds, folders, cells[0].method, stop, ready.compiled
@@ -124,15 +125,15 @@ class Worker:
                 f"{told(cell)}: {row.real_return:,.0f}, {row.falls} of {row.episodes} fall, {seconds:.0f} s", flush=True
             )
 
-    def _prepared(self, experiment: Experiment, many: bool) -> Ready:
+    def _prepared(self, experiment: Experiment) -> Ready:
         """The worlds and the program; those of the cell before where only the seed differs and chooses no rows."""
-        shape = replace(experiment, seed=0 if experiment.log_share == 1.0 else experiment.seed, seeds=1 + many)
+        shape = experiment if experiment.log_share < 1.0 else replace(experiment, seed=0)
         if self._ready is None or self._ready.shape != shape:
             self._close()
             made = preflight.prepare(experiment, None)
             ((_, algorithm),) = made.learners.values()
             try:
-                compiled = training.program(experiment, made.worlds, algorithm, many)
+                compiled = training.program(experiment, made.worlds, algorithm, experiment.seeds > 1)
             except ValueError as error:
                 raise Refused(str(error)) from error
             self._ready = Ready(shape, made.worlds, algorithm, compiled)
@@ -147,8 +148,8 @@ class Worker:
         total, reference = float(np.mean(result["real_returns"])), self.study.tasks[cell.task].reference
         behaviour = None if cell.data == ANY else worlds.behaviour_return
         return Row(
-            study=self.study.name,
-            **cell._asdict(),
+            self.study.name,
+            *cell,
             updates=result["updates"],
             real_return=total,
             real_std=float(np.std(result["real_returns"])),

@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from hybrid_jax import distributions, learned, losses, ranges
 from hybrid_jax.learned import Delay, Here, State, propose, smallest, smallest_target
@@ -41,7 +40,7 @@ class Config:
     entropy_in_backup: bool = True  # y holds -alpha log pi(a'|s')
     reward_scale: float = 1.0  # multiplies the stored rewards, in the update only
     normalise_states: bool = False  # networks see (s - mean) / std of the log's observations
-    policy_average: float = 0.0  # decay of the averaged weights that deployed() hands out; 0: the live ones
+    policy_average: float = 0.0  # decay per update of the averaged weights that deployed() hands out; 0: the live ones
     actor_period: int = 1  # critic updates per policy update; beyond 1 the policy is judged by the new critics
     delayed_targets: bool = False  # True: the target critics move with the policy, not with every update
 
@@ -74,6 +73,7 @@ def parts(
     policy_value: Callable = smallest,
     next_value: Callable | None = None,
     actor_loss: Callable | None = None,
+    target_actor: bool = False,
 ) -> Parts:
     """The pieces of an algorithm. `step` takes its critic_loss: (q [M, B], y [B], Here) -> (loss [], metrics).
 
@@ -81,9 +81,10 @@ def parts(
     policy_value: (q [M, B]) -> the value [B] that the policy climbs.
     next_value: (Here) -> (V(s') [B], the part of it that is no Q [B]), instead of SAC's.
     actor_loss: (params, Here) -> (loss [], log pi [B]), instead of SAC's.
+    target_actor: the state holds one, which follows the policy with tau.
     """
     check(config)
-    nets = learned.make(config, spec, moments)
+    nets = learned.make(config, spec, moments, target_actor)
     target_entropy = -float(spec.action_size) if config.target_entropy is None else config.target_entropy
 
     def soft_value(here: Here) -> tuple[Array, Array]:
@@ -125,10 +126,7 @@ def parts(
         state = nets.descend(state, "actor", gradient)
         if config.temperature_lr:
             state = nets.descend(state, "log_alpha", jax.grad(temperature_loss)(judge.log_alpha, log_prob))
-        if config.policy_average:
-            averaged = optax.incremental_update(state.actor, state.averaged_actor, 1 - config.policy_average)
-            state = state._replace(averaged_actor=averaged)
-        return state, {"actor_loss": loss, "entropy": -jnp.mean(log_prob)}
+        return nets.trail(state), {"actor_loss": loss, "entropy": -jnp.mean(log_prob)}
 
     def step(old: State, rows: Transition, critic_loss: Callable, key: Array) -> tuple[State, dict]:
         target_key, action_key = jax.random.split(key)

@@ -24,6 +24,7 @@ class State(NamedTuple):
     target_critics: PyTree  # leaves [M, ...]
     log_alpha: Array  # []
     averaged_actor: PyTree  # () unless policy_average > 0
+    target_actor: PyTree  # () unless asked for
     actor_optimiser: PyTree
     critic_optimiser: PyTree
     temperature_optimiser: PyTree
@@ -55,6 +56,7 @@ class Learned(NamedTuple):
     look: Callable  # (State, rows as the networks see them [B, ...], key) -> Here
     descend: Callable  # (State, "actor" | "critics" | "log_alpha", gradient) -> State: one step of Adam
     move_targets: Callable  # (State) -> State: the target critics take a step towards the critics
+    trail: Callable  # (State) -> State: the averaged and the target actor take a step towards the actor
     scaled: Callable  # (rows [B, ...]) -> rows as the networks see them
     policy: Callable  # (State) -> actor params that explore
     deployed: Callable  # (State) -> actor params that are judged and exported
@@ -65,8 +67,8 @@ class Learned(NamedTuple):
 OPTIMISERS = {"actor": "actor_optimiser", "critics": "critic_optimiser", "log_alpha": "temperature_optimiser"}
 
 
-def make(config: Any, spec: Spec, moments: Moments | None) -> Learned:
-    """config: an actor_critic.Config; moments: of a log, for normalise_states."""
+def make(config: Any, spec: Spec, moments: Moments | None, target_actor: bool = False) -> Learned:
+    """config: an actor_critic.Config; moments: of a log, for normalise_states; target_actor: whether there is one."""
     scaling = Scaling.of(moments, config.normalise_states, spec.obs_size)
     actor = networks.actor(spec.obs_size, spec.action_size, config.hidden)
     wide = config.critic_hidden or config.hidden
@@ -81,10 +83,11 @@ def make(config: Any, spec: Spec, moments: Moments | None) -> Learned:
         live, q = actor.init(actor_key), critics.init(critic_key)
         log_alpha = jnp.log(jnp.float32(config.initial_temperature))
         averaged = jax.tree.map(jnp.copy, live) if config.policy_average else ()
-        states = (adam[name].init(params) for name, params in zip(adam, (live, q, log_alpha), strict=True))
+        target = jax.tree.map(jnp.copy, live) if target_actor else ()
+        memory = {OPTIMISERS[name]: adam[name].init(p) for name, p in zip(adam, (live, q, log_alpha), strict=True)}
         zero = jnp.float32(0)
         delay = Delay(jnp.int32(0), {"actor_loss": zero, "entropy": zero}) if config.actor_period > 1 else ()
-        return State(live, q, jax.tree.map(jnp.copy, q), log_alpha, averaged, *states, delay)
+        return State(live, q, jax.tree.map(jnp.copy, q), log_alpha, averaged, target, delay=delay, **memory)
 
     def look(state: State, rows: Transition, key: Array) -> Here:
         def q(obs: Array, action: Array) -> Array:
@@ -106,6 +109,16 @@ def make(config: Any, spec: Spec, moments: Moments | None) -> Learned:
     def move_targets(state: State) -> State:
         return state._replace(target_critics=optax.incremental_update(state.critics, state.target_critics, config.tau))
 
+    def trail(state: State) -> State:
+        if config.policy_average:  # the decay is one per update of the critics
+            step = 1 - config.policy_average**config.actor_period
+            averaged = optax.incremental_update(state.actor, state.averaged_actor, step)
+            state = state._replace(averaged_actor=averaged)
+        if target_actor:
+            target = optax.incremental_update(state.actor, state.target_actor, config.tau)
+            state = state._replace(target_actor=target)
+        return state
+
     def policy(state: State) -> PyTree:
         return scaling.fold(state.actor)
 
@@ -119,7 +132,7 @@ def make(config: Any, spec: Spec, moments: Moments | None) -> Learned:
         mean, _ = actor.apply(params, obs)
         return distributions.mode(mean)
 
-    return Learned(init, look, descend, move_targets, scaling.rows, policy, deployed, explore, act)
+    return Learned(init, look, descend, move_targets, trail, scaling.rows, policy, deployed, explore, act)
 
 
 def smallest(q: Array) -> Array:

@@ -44,7 +44,7 @@ class Scaling(NamedTuple):
         if moments is None:
             raise ValueError("normalise_states needs the moments of a log of real data; give one, or leave it off.")
         check(moments, obs_size)
-        mean, std = np.float32(moments.mean), np.float32(moments.std + FLOOR)
+        mean, std = (np.asarray(x, np.float32) for x in (moments.mean, moments.std + FLOOR))
 
         def scaled(rows: Transition) -> Transition:
             return rows._replace(

@@ -35,6 +35,7 @@ def interquartile_mean(values: Sequence[float]) -> float:
 def stratified_ci(
     strata: Sequence[Sequence[float]],
     statistic: Callable[[np.ndarray], np.ndarray] | None = None,
+    times: Sequence[int] | None = None,
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
@@ -43,6 +44,7 @@ def stratified_ci(
 
     As in Agarwal et al. 2021: of a stratum's n runs n are drawn with replacement; a task never stands in for another.
     statistic: [..., n] -> [...], along the last axis; None: the inter-quartile mean.
+    times: how often the runs of each stratum stand among the values; None: once.
     """
     parts = [_vector(stratum) for stratum in strata]
     if not parts:
@@ -51,7 +53,8 @@ def stratified_ci(
         raise ValueError(f"level is {level}; give a share between 0 and 1, such as 0.95.")
     rng = np.random.default_rng(seed)
     drawn = [part[rng.integers(0, part.size, (resamples, part.size))] for part in parts]
-    found = (statistic or _middle_mean)(np.concatenate(drawn, axis=1))
+    standing = [part for part, often in zip(drawn, times or [1] * len(parts), strict=True) for _ in range(often)]
+    found = (statistic or _middle_mean)(np.concatenate(standing, axis=1))
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -27,8 +27,8 @@ def start(algorithm, seed=0, temperature=1.0):
     state = jax.tree_util.tree_map_with_path(leaf, jax.eval_shape(algorithm.init, jax.random.key(0)))
 
     def together(learner):
-        averaged = learner.actor if learner.averaged_actor else ()
-        return learner._replace(target_critics=learner.critics, averaged_actor=averaged)
+        copies = {name: learner.actor for name in ("averaged_actor", "target_actor") if getattr(learner, name)}
+        return learner._replace(target_critics=learner.critics, **copies)
 
     return state._replace(sac=together(state.sac)) if isinstance(state, gap_learner.State) else together(state)
 
@@ -43,7 +43,7 @@ def apart(algorithm, temperature=0.3):
     """A state in which no two networks agree and none is silent."""
     state = start(algorithm, temperature=temperature)
     learner = state.sac if isinstance(state, gap_learner.State) else state
-    names = ("actor", "critics", "target_critics", "averaged_actor")
+    names = ("actor", "critics", "target_critics", "averaged_actor", "target_actor")
     learner = learner._replace(**{name: spread(getattr(learner, name), i) for i, name in enumerate(names, start=1)})
     if not isinstance(state, gap_learner.State):
         return learner

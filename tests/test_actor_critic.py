@@ -70,7 +70,7 @@ def test_delayed_parts_move_together_and_tell_their_newest_metrics(rows, updates
                 oracles.assert_same(getattr(new, name), getattr(old, name))
         else:
             oracles.assert_moved(new.target_critics, old.target_critics, new.critics, 0.1)
-            oracles.assert_moved(new.averaged_actor, old.averaged_actor, new.actor, 0.2)
+            oracles.assert_moved(new.averaged_actor, old.averaged_actor, new.actor, 1 - 0.8**2)
             assert not np.array_equal(new.log_alpha, old.log_alpha)
             judge = old._replace(critics=new.critics)  # the policy is judged by the new critics
             draw = oracles.normal(jax.random.split(key)[1], 6, 2)

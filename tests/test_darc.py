@@ -44,11 +44,8 @@ def numpy_correction(config, params, rows):
 def numpy_losses(config, learner, correction, rows, key):
     rows = jax.tree.map(lambda x: np.float64(x)[: config.batch_real + config.batch_sim], rows)
     target_key, action_key = jax.random.split(jax.random.split(key, 3)[0])
-    rewards = config.reward_scale * rows.reward + np.append(np.zeros(config.batch_real), correction)
-    rows = rows._replace(reward=rewards)
-    y, reward_max = oracles.soft_target(
-        replace(config, reward_scale=1.0), learner, rows, oracles.normal(target_key, *rows.action.shape)
-    )
+    rows = rows._replace(reward=rows.reward + np.append(np.zeros(config.batch_real), correction))
+    y, reward_max = oracles.soft_target(config, learner, rows, oracles.normal(target_key, *rows.action.shape))
     q = oracles.ensemble_q(learner.critics, rows.obs, rows.action)
     actor_loss, entropy = oracles.soft_policy_loss(
         learner, learner, rows, oracles.normal(action_key, *rows.action.shape)
@@ -76,7 +73,7 @@ def as_sac(config):
 
 
 def test_one_update_in_the_simulator_against_numpy():
-    """The correction is that of the new discriminators, clipped, and reward_scale leaves it alone."""
+    """The correction is that of the new discriminators, clipped, and scaled with the reward."""
     update, state, batch = prepared(darc, SIM)
     new, metrics = update(state, batch, KEY)
     correction = numpy_correction(SIM, new.gap.params, batch.rows)
@@ -174,7 +171,7 @@ def test_it_takes_the_action_that_reality_supports(line):
     """The best of a - a^2 is 1/2; SAC on the same rows climbs a to its end."""
     algorithm, state = line
     obs = jnp.linspace(-0.4, 0.4, 3)[:, None]
-    np.testing.assert_allclose(algorithm.act(algorithm.policy(state), obs), 0.5, atol=0.15)
+    np.testing.assert_allclose(algorithm.act(algorithm.policy(state), obs), 0.5, atol=0.2)
     plain = sac.make(as_sac(LINE), Spec(1, 1, 1, 0.1))
 
     def simulated(key):

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import experiment as experiments
 from experiments import methods, run, wheel_legged_h2o
-from hybrid_jax.algorithms import cql, darc, h2o
+from hybrid_jax.algorithms import cql, darc
 from hybrid_jax.config import ConfigError
 from hybrid_jax.scaling import Moments
 from hybrid_jax.types import Spec
@@ -53,8 +53,17 @@ def test_a_recipe_keeps_its_own_numbers():
     assert methods.chosen(BASE, "darc_online").algorithm.discriminator_noise == darc.online().discriminator_noise
 
 
-def test_labels_are_the_modules():
-    assert methods.label(h2o.Config()) == "h2o" and methods.label(cql.tuned()) == "cql"
+def test_a_run_and_its_rivals_have_names_of_their_own():
+    """The mix is H2O's class, and is not called H2O."""
+    assert list(methods.rivals(BASE)) == ["h2o", "sim_only", "mix"]
+    mix = dataclasses.replace(methods.chosen(BASE, "mix"), rivals=("h2o", "cql_tuned"))
+    named = methods.rivals(mix)
+    assert list(named) == ["mix", "h2o", "cql_tuned"]
+    assert named["h2o"].algorithm.importance_weight and not named["mix"].algorithm.importance_weight
+    assert methods.chosen(BASE, "mix").rivals == ("sim_only",)  # not beside itself
+    for rivals in (("h2o",), ("cql", "cql")):
+        with pytest.raises(ConfigError, match=f"--rivals '{rivals[-1]}' is in the run already"):
+            methods.rivals(dataclasses.replace(BASE, rivals=rivals))
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones(capsys):

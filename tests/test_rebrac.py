@@ -46,9 +46,9 @@ def updates(algorithm, rows):
 
 
 def numpy_target(state, rows, key):
-    """y [B], the penalty [B] in it and a' [B, A]: the averaged policy's, with bounded noise; the smaller critic."""
+    """y [B], the penalty [B] in it and a' [B, A]: the target policy's, with bounded noise; the smaller critic."""
     rows = jax.tree.map(np.float64, rows)
-    mode, _ = oracles.policy(state.averaged_actor, rows.next_obs, 0.0)
+    mode, _ = oracles.policy(state.target_actor, rows.next_obs, 0.0)
     noise = np.clip(1.0 * oracles.normal(jax.random.split(key)[0], *rows.action.shape), -0.6, 0.6)
     action = np.clip(mode + noise, -1, 1)
     away = np.sum((action - rows.extras["next_action"]) ** 2, axis=1)
@@ -91,11 +91,11 @@ def test_policy_and_targets_move_at_every_second_update_alone(updates):
     states, metrics = updates
     for i, (old, new) in enumerate(pairwise(states), start=1):
         if i % 2:
-            for name in ("actor", "averaged_actor", "target_critics", "actor_optimiser"):
+            for name in ("actor", "target_actor", "target_critics", "actor_optimiser"):
                 oracles.assert_same(getattr(new, name), getattr(old, name))
         else:
             oracles.assert_moved(new.target_critics, old.target_critics, new.critics, 0.1)
-            oracles.assert_moved(new.averaged_actor, old.averaged_actor, new.actor, 0.1)
+            oracles.assert_moved(new.target_actor, old.target_actor, new.actor, 0.1)
         assert new.log_alpha == old.log_alpha  # it has no temperature
     told = [float(each["actor_loss"]) for each in metrics]
     assert told[0] == 0 and told[1] == told[2] != told[3] == told[4]
@@ -155,7 +155,7 @@ def test_it_clones_the_log_or_climbs_to_the_best_action(penalty, slope):
     ("change", "message"),
     [
         ({"batch_sim": 8}, "batch_sim is 8; ReBRAC needs each row's next logged action, give 0"),
-        ({"tau": 1.0}, "tau is 1; ReBRAC's target policy lags behind the policy, give a number below 1"),
+        ({"temperature_lr": 1e-3}, "temperature_lr is 0.001 and entropy_in_backup is False; ReBRAC's policy"),
         ({"tau": 1.5}, r"tau is 1.5; give a number in \(0, 1\]"),
         ({"batch_real": 0}, "batch_real is 0 and batch_sim is 0"),
         ({"critics": 0}, "critics is 0; give at least 1"),

@@ -366,7 +366,9 @@ def test_a_share_outside_its_bounds_is_refused():
 
 
 def row(mine: Study, **changes) -> Row:
-    cell = Cell("mass", "none", ANY, ANY, "sim_only", 0)
+    """A finished cell with the settings of today, and what is to be different."""
+    plain = Cell("mass", "none", ANY, ANY, "sim_only", 0)._asdict()
+    cell = Cell(**{axis: changes.get(axis, value) for axis, value in plain.items()})
     settings = study_grid.settings_of(study_grid.experiment_of(mine, cell))
     fields = {name: kind(1) for name, kind in Row.__annotations__.items()} | cell._asdict()
     return Row(**(fields | {"updates": 20, "settings": settings} | changes))
@@ -429,10 +431,23 @@ def test_a_claim_ends_with_its_holder(tmp_path):
     assert not held(path)
 
 
-def test_another_budget_opens_a_cell_again_and_other_settings_are_told(mine):
-    rows = [row(mine), row(mine, seed=1, updates=10), row(mine, gap="heavy", settings="000000000000")]
-    assert lines(mine, study_grid.grid(mine), rows, 2)[-1].startswith("mine: 2 of 8 runs are done; about ")
-    assert other_settings(mine, [rows[0], rows[2]]) == [rows[2]]
+def test_other_settings_open_a_cell_again_and_are_told(mine):
+    rows = [row(mine), row(mine, gap="heavy", settings="000000000000")]
+    assert lines(mine, study_grid.grid(mine), rows, 2)[-1].startswith("mine: 1 of 8 runs are done; about ")
+    assert other_settings(mine, rows) == [rows[1]]
+    assert [one.gap for one in Scores(mine, rows).rows.values()] == ["none"]
+
+
+def test_settings_are_those_that_differ_from_the_defaults_and_the_logs_bytes(mine, tmp_path):
+    made = study_grid.experiment_of(mine, study_grid.grid(mine)[0])
+    here = study_grid.settings_of(made)
+    assert here == study_grid.settings_of(replace(made, seed=7, runs=tmp_path))
+    others = [replace(made, updates=40), replace(made, algorithm=replace(made.algorithm, tau=0.5))]
+    logs = [tmp_path / "a.hdf5", tmp_path / "b.hdf5", tmp_path / "c.hdf5"]
+    for path, content in zip(logs, (b"1", b"2", b"1"), strict=True):
+        path.write_bytes(content)
+    first, second, again = (study_grid.settings_of(replace(made, dataset=path)) for path in logs)
+    assert first == again and len({here, first, second, *map(study_grid.settings_of, others)}) == 5
 
 
 def test_the_list_tells_seeds_and_the_time_left(mine):
@@ -469,13 +484,15 @@ VALUES = {
 def test_the_report_holds_the_figures(mine, tmp_path):
     assert "written:" in study_report.write(mine, scored(mine, VALUES), tmp_path, "python experiments/study.py mine")
     text = (tmp_path / "mine.md").read_text()
-    assert text.startswith("# Point mass: a toy\n") and "`python experiments/study.py mine`: 7 runs." in text
+    assert (
+        text.startswith("# Point mass: a toy\n") and "`python experiments/study.py mine`: 7 of 8 runs are done." in text
+    )
     assert "| gap | share | SAC in simulation | SAC on the log |" in text
     assert "| none | 100 % | 15 [15.0]<br>10 to 20 | **40** [40.0]<br>30 to 50 |" in text
     assert "| heavy | 100 % | **2,000** [2000.0]<br>1,000 to 3,000 | 40 [40.0]<br>30 to 50 |" in text
     assert "| none | 50 % | **15** [15.0]<br>10 to 20 | 4 [4.0]<br>4 to 4, n 1 |" in text
     assert "| none | 100 % | 1 of 4 | 1 of 4 |" in text and "random, mean return 7" in text
-    # Of 10, 20, 1000, 3000 the middle half is 20, 1000; the log's runs stand in both gaps and count once.
+    # Of 10, 20, 1000, 3000 the middle half is 20, 1000; the log's runs stand in both gaps, twice 30, 50, and are two.
     assert "| all | random | 100 % | **510.0**<br>" in text and ", n 4 | 40.0<br>30.0 to 50.0, n 2 |" in text
     for name in ("mine_mass_returns.png", "mine_mass_shares.png"):
         assert f"]({name})" in text and (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
@@ -486,7 +503,7 @@ def test_text_outside_the_marks_stays(mine, tmp_path):
     path.write_text("# By hand\n\nBefore.\n")
     study_report.write(mine, rows, tmp_path, "first")
     first = path.read_text()
-    assert first.startswith("# By hand\n\nBefore.\n\n" + study_report.BEGIN) and "`first`" in first
+    assert first.startswith(f"# By hand\n\nBefore.\n\n## {mine.title}\n\n{study_report.BEGIN}") and "`first`" in first
     path.write_text(first + "\nBehind.\n")
     study_report.write(mine, rows, tmp_path, "second")
     again = path.read_text()
@@ -504,7 +521,9 @@ def test_damaged_marks_are_refused_and_nothing_is_written(mine, tmp_path, damage
 
 def test_the_finished_study_wrote_its_report(folder, finished):
     text = (folder / "out" / "mine.md").read_text()
-    assert "4 runs." in text and "python experiments/study.py mine.py" in text and "### What it took" in text
+    assert (
+        "4 of 16 runs are done" in text and "python experiments/study.py mine.py" in text and "### What it took" in text
+    )
 
 
 def test_what_is_not_run_is_a_dash_and_no_figure_over_tasks(mine, tmp_path):

@@ -4,8 +4,8 @@ Kumar et al. 2020 (arXiv 2006.04779), CQL(H), equation 4, with the log-sum-exp b
 
     L_j = mean (Q_j - y)^2 + weight mean (log sum_k exp(Q_j(s, a_k) - log mu(a_k)) - Q_j(s, a))
 
-over N uniform actions, N of pi(.|s) and N of pi(.|s'), all valued at s. `Config()` has the settings of H2O's table
-(weight 2); `tuned()` is the recipe that reaches the scores known today.
+over N uniform actions, N of pi(.|s) and N of pi(.|s'), all valued at s. `Config()` has the defaults of the code of
+H2O's authors (weight 2); `tuned()` is the recipe that reaches the scores known today.
 
 To expect: on D4RL's half-cheetah medium 6,066 (weight 2, Niu et al. 2022); normalised 47 (tuned, CORL's table).
 """

@@ -8,7 +8,8 @@ two members drawn anew for each update, the policy climbs their mean and moves o
 "Half and half" was made for a log beside the robot's own new rows; here the simulator's rows take their place. The
 update-to-data ratio of twenty is a matter of `rates`: twenty updates a simulated step.
 
-To expect: what the mix alone is worth, which on a small gap is most of it (docs/results/wheel_legged.md).
+To expect: 29,808 of 30,000 on the balancer after 60,000 updates with a policy update each, 26,000 after 30,000: its
+critics are slower than SAC's.
 """
 
 from dataclasses import dataclass, replace
