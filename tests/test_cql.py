@@ -9,6 +9,7 @@ import pytest
 
 from hybrid_jax import networks
 from hybrid_jax.algorithms import cql
+from hybrid_jax.scaling import Moments
 from hybrid_jax.types import Batch, Spec, Transition
 from tests import oracles
 
@@ -69,7 +70,9 @@ def test_one_update_against_numpy():
 
 
 def test_it_draws_real_rows_alone():
-    np.testing.assert_array_equal(np.bincount(cql.make(cql.Config(), SPEC).mix(KEY)), [256])
+    moments = Moments(*np.ones((4, SPEC.obs_size)))
+    for config in (cql.Config(), cql.tuned()):
+        np.testing.assert_array_equal(np.bincount(cql.make(config, SPEC, moments).mix(KEY)), [256])
 
 
 # a bandit whose log takes one side more often -----------------------------------------------------------------

@@ -130,6 +130,7 @@ def test_rows_that_look_unreal_are_penalised():
 def test_mixes():
     np.testing.assert_array_equal(darc.make(SIM, SPEC).mix(KEY), np.repeat([1, REAL, 1], [8, 4, 4]))
     np.testing.assert_array_equal(darc_plus.make(BOTH, SPEC).mix(KEY), np.repeat([REAL, 1, REAL, 1], [3, 5, 4, 4]))
+    np.testing.assert_array_equal(darc.make(darc.online(), SPEC).mix(KEY), np.repeat([1, REAL, 1], 256))
 
 
 # a line on which the simulator moves twice as far -------------------------------------------------------------

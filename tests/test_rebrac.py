@@ -156,6 +156,7 @@ def test_it_clones_the_log_or_climbs_to_the_best_action(penalty, slope):
     [
         ({"batch_sim": 8}, "batch_sim is 8; ReBRAC needs each row's next logged action, give 0"),
         ({"temperature_lr": 1e-3}, "temperature_lr is 0.001 and entropy_in_backup is False; ReBRAC's policy"),
+        ({"entropy_in_backup": True}, "entropy_in_backup is True; ReBRAC's policy is deterministic, give 0 and False"),
         ({"tau": 1.5}, r"tau is 1.5; give a number in \(0, 1\]"),
         ({"batch_real": 0}, "batch_real is 0 and batch_sim is 0"),
         ({"critics": 0}, "critics is 0; give at least 1"),
