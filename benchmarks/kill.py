@@ -55,7 +55,7 @@ def learn(folder: Path, iterations: int) -> None:
             print(f"worker {robot._process.pid}", flush=True)
             while done < iterations:
                 chunk = source.next(dict, done)
-                columns = [leaf[: chunk.count].reshape(chunk.count, -1) for leaf in chunk.rows]
+                columns = [leaf[: chunk.count].reshape(chunk.count, -1) for leaf in chunk.rows[:-1]]  # no extras
                 state = _learned(state, np.concatenate(columns, axis=1))
                 done += 1
                 if done % SAVE_EVERY == 0 or done == iterations:
