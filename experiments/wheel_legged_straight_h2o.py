@@ -13,5 +13,5 @@ def config() -> Experiment:
         sim="envs.wheel_legged_straight:make",
         real="envs.wheel_legged_straight:make_real",
         dataset=DATA / "wheel_legged_straight.hdf5",
-        columns=((1, "speed", "m/s", 1.0), (2, "tilt", "deg", 57.29578)),
+        columns=((0, "displacement", "m", 1.0), (1, "speed", "m/s", 1.0), (2, "tilt", "deg", 57.29578)),
     )
