@@ -1,4 +1,8 @@
-"""The second task of H2O's robot: the same 12 kg balancer drives straight at 0.2 m/s; at most 15,000."""
+"""The second task of H2O's robot: the same 12 kg balancer drives straight at 0.2 m/s; at most 15,000.
+
+Seen with seed 0, ten test episodes (2 CPU cores, 117 s with both rivals): H2O 14,928, no fall; the simulator alone
+2,326, ten falls; the plain mix 14,367, no fall. The driver of the log earns 5,044.
+"""
 
 from dataclasses import replace
 
