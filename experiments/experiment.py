@@ -81,12 +81,16 @@ FREE = {"updates": 0, "runs": Path(), "dataset": None, "video": False, "tensorbo
 
 def identity_of(experiment: Experiment) -> str:
     """What checkpoints and results belong to."""
-    log = hashlib.sha256()
-    if experiment.dataset is not None:
-        folder = experiment.dataset.is_dir()
-        for path in sorted(experiment.dataset.rglob("*")) if folder else [experiment.dataset]:
-            log.update(path.read_bytes() if path.is_file() else b"")
-    return f"{config_hash(replace(experiment, **FREE))}-{log.hexdigest()}"
+    return f"{config_hash(replace(experiment, **FREE))}-{log_digest(experiment.dataset)}"
+
+
+def log_digest(log: Path | None) -> str:
+    """SHA-256 of a log's bytes, of all files where it is a folder; of nothing where there is none."""
+    digest = hashlib.sha256()
+    if log is not None:
+        for path in sorted(log.rglob("*")) if log.is_dir() else [log]:
+            digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
 
 
 def names() -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import methods
-from experiments.experiment import Experiment, from_path
+from experiments.experiment import Experiment, from_path, log_digest
 from hybrid_jax.config import ConfigError, diff
 from hybrid_jax.datasets.normalised import Reference
 
@@ -164,7 +164,7 @@ def settings_of(experiment: Experiment) -> str:
 @cache
 def _digest(log: Path) -> str:
     """Of a log's bytes; that of its name where it is not there."""
-    return hashlib.sha256(log.read_bytes() if log.is_file() else log.name.encode()).hexdigest()
+    return log_digest(log) if log.exists() else hashlib.sha256(log.name.encode()).hexdigest()
 
 
 def _own(config: Any) -> dict[str, Any]:

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from hybrid_jax import distributions, learned, losses, ranges
+from hybrid_jax.buffers import fixed_mix
 from hybrid_jax.learned import Delay, Here, State, propose, smallest, smallest_target
 from hybrid_jax.scaling import Moments
-from hybrid_jax.types import Array, PyTree, Spec, Transition
+from hybrid_jax.types import Algorithm, Array, Batch, PyTree, Spec, Transition
 
 LayerNorm = Literal["none", "before", "after"]
 
@@ -152,6 +153,16 @@ def parts(
         return state._replace(delay=Delay(count, told)), told
 
     return Parts(nets.init, step, nets.policy, nets.deployed, nets.explore, nets.act)
+
+
+def algorithm(config: Config, base: Parts, critic_loss: Callable = mean_squared_error) -> Algorithm:
+    """The algorithm whose update is one step down this critic loss, on the config's counts of rows."""
+
+    def update(state: State, batch: Batch, key: Array) -> tuple[State, dict]:
+        return base.step(state, batch.rows, critic_loss, key)
+
+    mix = fixed_mix((config.batch_real, config.batch_sim))
+    return Algorithm(base.init, update, base.policy, base.deployed, base.explore, base.act, mix)
 
 
 def check(config: Any) -> None:

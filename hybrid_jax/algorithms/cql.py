@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from hybrid_jax import actor_critic, distributions, losses, ranges
-from hybrid_jax.actor_critic import Here, State
-from hybrid_jax.buffers import fixed_mix
+from hybrid_jax.actor_critic import Here
 from hybrid_jax.scaling import Moments
-from hybrid_jax.types import Algorithm, Array, Batch, Spec
+from hybrid_jax.types import Algorithm, Array, Spec
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,7 @@ def make(config: Config, spec: Spec, moments: Moments | None = None) -> Algorith
         penalty = jnp.mean(over(q, valued(here, actions), log_density, config.penalty_temperature), axis=1)
         return loss + config.penalty_weight * jnp.sum(penalty), metrics | {"penalty": jnp.mean(penalty)}
 
-    def update(state: State, batch: Batch, key: Array) -> tuple[State, dict]:
-        return base.step(state, batch.rows, critic_loss, key)
-
-    mix = fixed_mix((config.batch_real, config.batch_sim))
-    return Algorithm(base.init, update, base.policy, base.deployed, base.explore, base.act, mix)
+    return actor_critic.algorithm(config, base, critic_loss)
 
 
 def proposals(here: Here, count: int) -> tuple[Array, Array]:

@@ -21,10 +21,9 @@ import jax
 import jax.numpy as jnp
 
 from hybrid_jax import actor_critic, distributions, ranges
-from hybrid_jax.actor_critic import Here, State
-from hybrid_jax.buffers import fixed_mix
+from hybrid_jax.actor_critic import Here
 from hybrid_jax.scaling import Moments
-from hybrid_jax.types import Algorithm, Array, Batch, PyTree, Spec
+from hybrid_jax.types import Algorithm, Array, PyTree, Spec
 
 
 @dataclass(frozen=True)
@@ -71,17 +70,13 @@ def make(config: Config, spec: Spec, moments: Moments | None = None) -> Algorith
 
     base = actor_critic.parts(config, spec, moments, next_value=next_value, actor_loss=actor_loss, target_actor=True)
 
-    def update(state: State, batch: Batch, key: Array) -> tuple[State, dict]:
-        return base.step(state, batch.rows, actor_critic.mean_squared_error, key)
-
     def explore(params: PyTree, obs: Array, key: Array) -> Array:
         action = base.act(params, obs)
         noise = config.exploration_noise * jax.random.normal(key, action.shape)
         return jnp.clip(action + noise, -1.0, 1.0)
 
-    mix = fixed_mix((config.batch_real, 0))
     extras = (("next_action", (spec.action_size,)), ("next_action_known", ()))
-    return Algorithm(base.init, update, base.policy, base.deployed, explore, base.act, mix, extras)
+    return actor_critic.algorithm(config, base)._replace(explore=explore, extras=extras)
 
 
 def check(config: Config) -> None:

@@ -18,10 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from hybrid_jax import actor_critic
-from hybrid_jax.actor_critic import Here, State
-from hybrid_jax.buffers import fixed_mix
+from hybrid_jax.actor_critic import Here
 from hybrid_jax.scaling import Moments
-from hybrid_jax.types import Algorithm, Array, Batch, Spec
+from hybrid_jax.types import Algorithm, Array, Spec
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,4 @@ def make(config: Config, spec: Spec, moments: Moments | None = None) -> Algorith
 
     base = actor_critic.parts(config, spec, moments, target_value=smallest_of_some, policy_value=mean_of_all)
 
-    def update(state: State, batch: Batch, key: Array) -> tuple[State, dict]:
-        return base.step(state, batch.rows, actor_critic.mean_squared_error, key)
-
-    mix = fixed_mix((config.batch_real, config.batch_sim))
-    return Algorithm(base.init, update, base.policy, base.deployed, base.explore, base.act, mix)
+    return actor_critic.algorithm(config, base)

@@ -10,10 +10,8 @@ To expect: 20,560 to 29,747 of 30,000 on the real balancer after 40,000 real ste
 from dataclasses import dataclass
 
 from hybrid_jax import actor_critic
-from hybrid_jax.actor_critic import State
-from hybrid_jax.buffers import fixed_mix
 from hybrid_jax.scaling import Moments
-from hybrid_jax.types import Algorithm, Array, Batch, Spec
+from hybrid_jax.types import Algorithm, Spec
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,4 @@ def make(config: Config, spec: Spec, moments: Moments | None = None) -> Algorith
     """SAC on `batch_real` + `batch_sim` rows, all of equal weight; moments: for normalise_states."""
     base = actor_critic.parts(config, spec, moments)
 
-    def update(state: State, batch: Batch, key: Array) -> tuple[State, dict]:
-        return base.step(state, batch.rows, actor_critic.mean_squared_error, key)
-
-    mix = fixed_mix((config.batch_real, config.batch_sim))
-    return Algorithm(base.init, update, base.policy, base.deployed, base.explore, base.act, mix)
+    return actor_critic.algorithm(config, base)
