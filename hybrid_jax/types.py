@@ -53,6 +53,15 @@ class Batch(NamedTuple):
     source: Array  # [B] int32: the store that each row came from (REAL or a simulator's)
 
 
+class Goal(NamedTuple):
+    """Where an observation holds what was reached and what is wanted, and what reaching it is worth."""
+
+    size: int  # G
+    reward: Callable  # (achieved [..., G], desired [..., G]) -> [...]; -1 or 0
+    achieved: slice  # of an observation [O]: what the state has reached
+    desired: slice  # of an observation [O]: what the episode is asked to reach
+
+
 class SimEnv(NamedTuple):
     """One simulated environment, pure; batched by the caller's vmap."""
 
@@ -61,6 +70,7 @@ class SimEnv(NamedTuple):
     reset: Callable  # (model, key) -> (sim_state, obs [O])
     step: Callable  # (model, sim_state, action [A]) -> (sim_state, Step)
     physics: Any = None  # the Physics bundle behind it; None for closed-form dynamics
+    goal: Goal | None = None  # None for a task without one
 
 
 class RealEnv(Protocol):
@@ -87,6 +97,8 @@ class Algorithm(NamedTuple):
     act: Callable  # (policy, obs [N, O]) -> action [N, A]
     mix: Callable  # (key) -> source [B] int32: which store each row of a Batch is drawn from
     extras: tuple[tuple[str, tuple[int, ...]], ...] = ()  # columns that its rows need beyond Transition's: name, shape
+    episodes: bool = False  # True: a row of its stores is a whole episode, leaves [T, ...]
+    mix_every: int = 1  # updates, one after the other, that share one draw of the mix
 
 
 class BufferState(NamedTuple):
