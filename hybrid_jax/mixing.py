@@ -1,0 +1,192 @@
+"""Two independent rates: q says where the agent collects, beta whose rows it learns from.
+
+Di-Castro Shashua, Di Castro and Mannor 2021 (arXiv 2110.00445): environment i is visited at rate q_i, a row of store j
+is drawn at rate beta_j, and the two need not agree. Both are arrays [K], so no schedule of them shapes a program.
+
+    P(row) = beta_j / n_j for each of the n_j rows of store j
+
+A way of drawing turns a distribution p [K] into a source for each of B draws; E[draws of j] = B p_j in all of them.
+The variance of a batch's mean differs (V_b between the stores' means, V_w within the stores):
+
+    quotas  V_w / B where every B p_j is whole: floor(B p_j) or ceil(B p_j) draws of j (RLPD's way)
+    rows    (V_b + V_w) / B: every draw by itself
+    store   V_b + V_w / B: one store for all draws (the authors' way)
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from hybrid_jax.types import Array
+
+Way = Literal["quotas", "rows", "store"]
+
+
+class Rates(NamedTuple):
+    """The two distributions over environments and their stores."""
+
+    q: Array  # [K] of collection
+    beta: Array  # [K] of use
+
+
+class Progress(NamedTuple):
+    """What a schedule may look at, before an iteration."""
+
+    step: Array  # [] int32: iterations done
+    added: Array  # [K] uint32: rows ever added to each store
+    draws: Array  # [K] uint32: rows ever drawn from each store
+    success: Array  # [K] share of the newest episodes of each environment that succeeded; 0 before its first one
+    best: Array  # [K] the highest such share so far
+
+
+Schedule = Callable[[Progress], Rates]
+
+
+def simplex(p: object, name: str) -> Array:
+    """p as float32 [K]. Raises ValueError unless it is a distribution: numbers >= 0 that add up to 1."""
+    given = [float(x) for x in p]  # type: ignore[attr-defined]
+    if not given or not all(x >= 0 for x in given) or abs(sum(given) - 1.0) > 1e-5:
+        raise ValueError(f"{name} is {given}; give numbers >= 0, one for each environment, that add up to 1.")
+    return jnp.asarray(given, jnp.float32)
+
+
+# ------------------------------------------------------------------------------------------------ ways of drawing
+
+
+def sources(way: Way, draws: int) -> Callable[[Array, Array], Array]:
+    """(key, p [K]) -> source [draws] int32 with E[number of j] = draws p_j; p need not add up to 1.
+
+    A store with p_j = 0 is never drawn. Raises ValueError for an unknown way or no draws.
+    """
+    ways = {"quotas": _quotas, "rows": _rows, "store": _store}
+    if way not in ways:
+        raise ValueError(f"the way {way!r} of mixing is none of {', '.join(ways)}.")
+    if draws < 1:
+        raise ValueError(f"a mix of {draws} rows cannot be learned from; the batch must be at least 1.")
+
+    def mix(key: Array, p: Array) -> Array:
+        chex.assert_rank(p, 1)
+        chex.assert_type(p, float)
+        return ways[way](key, p, draws).astype(jnp.int32)
+
+    return mix
+
+
+def _quotas(key: Array, p: Array, draws: int) -> Array:
+    """Systematic sampling: one uniform number u, draw i goes where (i + u) / B falls among the sums of p."""
+    upto = jnp.cumsum(p)
+    place = (jnp.arange(draws) + jax.random.uniform(key)) / draws * upto[-1]
+    # Rounding may push the last place onto the end itself: it belongs to the last store with a share.
+    last = jnp.max(jnp.where(p > 0, jnp.arange(p.shape[0]), 0))
+    return jnp.minimum(jnp.searchsorted(upto, place, side="right"), last)
+
+
+def _rows(key: Array, p: Array, draws: int) -> Array:
+    return jax.random.categorical(key, jnp.log(p), shape=(draws,))
+
+
+def _store(key: Array, p: Array, draws: int) -> Array:
+    return jnp.full(draws, jax.random.categorical(key, jnp.log(p)))
+
+
+def counts(source: Array, stores: int) -> Array:
+    """How often each store stands in source [B]: [K] int32."""
+    return jnp.sum(source[None, :] == jnp.arange(stores)[:, None], axis=1, dtype=jnp.int32)
+
+
+def effective(beta: Array, size: Array, instead: Array | None = None) -> Array:
+    """beta [K] over the stores that hold rows, size [K]: what empty ones would have had goes to the others.
+
+    In proportion to their own beta; with `instead` [] int32, all of it to that store (the authors': the one collected
+    into last). Where every store with a share is empty, all with rows are alike. Adds up to 1 unless all are empty.
+    """
+    chex.assert_rank([beta, size], 1)
+    full = size > 0
+    kept = jnp.where(full, beta, 0.0)
+    if instead is not None:
+        return kept.at[instead].add(jnp.sum(jnp.where(full, 0.0, beta)))
+    kept = jnp.where(jnp.sum(kept) > 0, kept, full.astype(beta.dtype))
+    return kept / jnp.maximum(jnp.sum(kept), jnp.finfo(beta.dtype).tiny)
+
+
+def probabilities(beta: Array, size: Array) -> Array:
+    """beta_j / n_j [K]: the probability of each single row of store j; 0 for an empty one."""
+    return jnp.where(size > 0, effective(beta, size) / jnp.maximum(size, 1), 0.0)
+
+
+# ------------------------------------------------------------------------------------------------------ schedules
+
+
+def constant(q: Array, beta: Array) -> Schedule:
+    """The same rates for ever."""
+    return lambda progress: Rates(q, beta)
+
+
+def linear(first: Rates, last: Rates, steps: int) -> Schedule:
+    """From the first rates to the last ones in so many iterations, and the last ones from there on."""
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; a schedule needs at least 1 iteration.")
+
+    def at(progress: Progress) -> Rates:
+        done = jnp.minimum(progress.step / steps, 1.0)
+        return Rates(*((1 - done) * a + done * b for a, b in zip(first, last, strict=True)))
+
+    return at
+
+
+def after_success(before: Schedule, after: Schedule, environments: Array, threshold: float = 0.7) -> Schedule:
+    """`before` until one of the environments [K] bool has had that share of successes, then `after` for ever."""
+
+    def at(progress: Progress) -> Rates:
+        reached = jnp.any(jnp.asarray(environments) & (progress.best >= threshold))
+        pairs = zip(before(progress), after(progress), strict=True)
+        return Rates(*(jnp.where(reached, late, early) for early, late in pairs))
+
+    return at
+
+
+def strategy(name: str, q: Array, beta: Array, threshold: float = 0.7) -> Schedule:
+    """The authors' strategies, index 0 the real environment: when its collection begins. beta is the same in all.
+
+    mixed: q from the start. sim_dependent: simulators alone until one has succeeded in `threshold` of its episodes,
+    then q. sim_first: the same, then reality alone. Raises ValueError for another name, or where q has no simulator.
+    """
+    known = ("mixed", "sim_dependent", "sim_first")
+    if name not in known:
+        raise ValueError(f"the strategy {name!r} is none of {', '.join(known)}.")
+    if name == "mixed":
+        return constant(q, beta)
+    simulated = jnp.arange(q.shape[0]) > 0
+    if not float(jnp.sum(q * simulated)) > 0:
+        raise ValueError(f"q is {q}: the strategy {name!r} begins in the simulators, give them a rate above 0.")
+    alone = jnp.where(simulated, q, 0.0) / jnp.sum(jnp.where(simulated, q, 0.0))
+    then = q if name == "sim_dependent" else jnp.where(simulated, 0.0, 1.0)
+    return after_success(constant(alone, beta), constant(then, beta), simulated, threshold)
+
+
+def capped(schedule: Schedule, reuse: float, draws: int) -> Schedule:
+    """The schedule with beta lowered where a row of a store would be drawn more than `reuse` times on average.
+
+    beta_j <= (reuse added_j - drawn_j) / draws, with `draws` = updates x batch of an iteration; what is taken away goes
+    to the stores below their bounds, in proportion to their beta, in K rounds. Where all stores are at their bounds
+    together, the bounds cannot hold and their proportions are kept.
+    """
+    if not reuse > 0 or draws < 1:
+        raise ValueError(f"reuse is {reuse} and draws is {draws}; give a bound above 0 and at least 1 draw.")
+
+    def at(progress: Progress) -> Rates:
+        q, beta = schedule(progress)
+        left = (reuse * progress.added.astype(jnp.float32) - progress.draws.astype(jnp.float32)) / draws
+        bound = jnp.maximum(left, 0.0)
+        kept = jnp.minimum(beta, bound)
+        for _ in range(beta.shape[0]):
+            room = jnp.where(kept < bound, kept, 0.0)
+            more = (1.0 - jnp.sum(kept)) * room / jnp.maximum(jnp.sum(room), 1e-9)
+            kept = jnp.minimum(kept + more, bound)
+        total = jnp.sum(kept)
+        return Rates(q, jnp.where(total > 0, kept / jnp.maximum(total, 1e-9), beta))
+
+    return at
