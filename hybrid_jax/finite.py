@@ -72,7 +72,7 @@ def make(environments: Environments, store: MultiBuffer, draws: int = 1) -> Sche
 
     def move(state: State, i: Array, action_key: Array, successor_key: Array, policy: Array) -> State:
         here = state.place[i]
-        action = jax.random.categorical(action_key, jnp.log(policy[here])).astype(jnp.int32)
+        action = jax.random.categorical(action_key, jnp.log(jnp.asarray(policy)[here])).astype(jnp.int32)
         there = jax.random.categorical(successor_key, jnp.log(kernel[i, here, action])).astype(jnp.int32)
         one = Transition(here, action, reward[i, here, action], jnp.float32(1), there, {"environment": i})
         rows = jax.tree.map(lambda leaf: leaf[None], one)
