@@ -76,12 +76,15 @@ def sources(way: Way, draws: int) -> Callable[[Array, Array], Array]:
 
 
 def _quotas(key: Array, p: Array, draws: int) -> Array:
-    """Systematic sampling: one uniform number u, draw i goes where (i + u) / B falls among the sums of p."""
-    upto = jnp.cumsum(p)
-    place = (jnp.arange(draws) + jax.random.uniform(key)) / draws * upto[-1]
-    # Rounding may push the last place onto the end itself: it belongs to the last store with a share.
-    last = jnp.max(jnp.where(p > 0, jnp.arange(p.shape[0]), 0))
-    return jnp.minimum(jnp.searchsorted(upto, place, side="right"), last)
+    """Systematic sampling: one uniform number u, draw i goes where i + u falls among c_j = B (p_1 + ... + p_j).
+
+    That is below floor(c_j) + [u < c_j - floor(c_j)], which a u that rounds i + u up cannot move.
+    """
+    upto = jnp.where(p > 0, jnp.cumsum(p), 0.0)
+    exact = draws * (upto / jnp.max(upto))
+    whole = jnp.floor(exact)
+    ends = whole + (jax.random.uniform(key) < exact - whole)
+    return jnp.searchsorted(jax.lax.cummax(ends).astype(jnp.int32), jnp.arange(draws), side="right")
 
 
 def _rows(key: Array, p: Array, draws: int) -> Array:
