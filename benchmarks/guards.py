@@ -35,7 +35,7 @@ def learner(**sizes) -> Algorithm:
     """H2O that draws every row from the real store: the discriminators' work is the same."""
     algorithm = h2o.make(h2o.Config(**sizes), SPEC, np.ones(SPEC.obs_size, np.float32))
     rows = len(algorithm.mix(jax.random.key(0)))
-    return algorithm._replace(mix=lambda key: jnp.zeros(rows, jnp.int32))
+    return algorithm._replace(mix=lambda key, beta=None: jnp.zeros(rows, jnp.int32))
 
 
 def unguarded(algorithm: Algorithm) -> Callable:

@@ -14,10 +14,12 @@ import jax.numpy as jnp
 from hybrid_jax import distributions, learned, losses, ranges
 from hybrid_jax.buffers import fixed_mix
 from hybrid_jax.learned import Delay, Here, State, propose, smallest, smallest_target
+from hybrid_jax.mixing import sources
 from hybrid_jax.scaling import Moments
 from hybrid_jax.types import Algorithm, Array, Batch, PyTree, Spec, Transition
 
 LayerNorm = Literal["none", "before", "after"]
+Mix = Literal["counts", "quotas", "rows", "store"]  # "counts", or a way of mixing.sources
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Config:
 
     batch_real: int = 0  # rows per update from the real store; 128 with batch_sim 128 is the plain mix
     batch_sim: int = 256  # rows per update from the simulator
+    mixing: Mix = "counts"  # those counts, or as many rows in all at the rates beta: by quotas, row by row, one store
     hidden: tuple[int, ...] = (256, 256)  # widths of the actor, and of the critics unless they have their own
     critic_hidden: tuple[int, ...] | None = None  # widths of the critics; None: those of the actor
     critics: int = 2  # members of the ensemble of critics
@@ -161,8 +164,14 @@ def algorithm(config: Config, base: Parts, critic_loss: Callable = mean_squared_
     def update(state: State, batch: Batch, key: Array) -> tuple[State, dict]:
         return base.step(state, batch.rows, critic_loss, key)
 
-    mix = fixed_mix((config.batch_real, config.batch_sim))
-    return Algorithm(base.init, update, base.policy, base.deployed, base.explore, base.act, mix)
+    return Algorithm(base.init, update, base.policy, base.deployed, base.explore, base.act, mix_of(config))
+
+
+def mix_of(config: Config) -> Callable[..., Array]:
+    """(key, beta [K] = None) -> source [batch_real + batch_sim] int32, by the config's counts or at the rates beta."""
+    if config.mixing == "counts":
+        return fixed_mix((config.batch_real, config.batch_sim))
+    return sources(config.mixing, config.batch_real + config.batch_sim)
 
 
 def check(config: Any) -> None:
@@ -181,7 +190,8 @@ def check(config: Any) -> None:
             raise ValueError(f"{name} is {getattr(config, name)}; give a number in (0, 1].")
     if not 0 <= config.policy_average < 1:
         raise ValueError(f"policy_average is {config.policy_average}; give a decay in [0, 1), e.g. 0.999.")
-    if config.layer_norm not in get_args(LayerNorm):
-        raise ValueError(f"layer_norm is {config.layer_norm!r}; use one of {', '.join(get_args(LayerNorm))}.")
+    for name, known in (("layer_norm", get_args(LayerNorm)), ("mixing", get_args(Mix))):
+        if getattr(config, name) not in known:
+            raise ValueError(f"{name} is {getattr(config, name)!r}; use one of {', '.join(known)}.")
     if config.delayed_targets and config.actor_period == 1:
         raise ValueError("delayed_targets is True, but actor_period is 1; give an actor_period of at least 2.")

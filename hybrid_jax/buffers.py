@@ -43,7 +43,7 @@ def multi_buffer(capacities: Sequence[int]) -> MultiBuffer:
         """Empty stores for rows like `example`."""
         data = jax.tree.map(lambda leaf: jnp.zeros((total, *leaf.shape), leaf.dtype), example)
         head, size = jnp.zeros(stores, jnp.int32), jnp.zeros(stores, jnp.int32)
-        return BufferState(data, head, size, jnp.zeros(stores, jnp.uint32))
+        return BufferState(data, head, size, *(jnp.zeros(stores, jnp.uint32) for _ in range(2)))
 
     def add(state: BufferState, k: int, rows: PyTree, count: Array | int | None = None) -> BufferState:
         """Writes the first `count` of the rows [R, ...] over the oldest of store k, in place where donated.
@@ -67,7 +67,7 @@ def multi_buffer(capacities: Sequence[int]) -> MultiBuffer:
         )
         head = state.head.at[k].set((state.head[k] + valid) % capacities[k])
         size = state.size.at[k].set(jnp.minimum(state.size[k] + valid, capacities[k]))
-        return BufferState(data, head, size, state.draws)
+        return BufferState(data, head, size, state.draws, state.added.at[k].add(valid.astype(jnp.uint32)))
 
     def sample(state: BufferState, key: Array, source: Array) -> tuple[BufferState, Batch]:
         """Row i is uniform over the valid rows of store source[i], with replacement; counted in `draws`.
@@ -86,44 +86,29 @@ def multi_buffer(capacities: Sequence[int]) -> MultiBuffer:
     return MultiBuffer(init, add, sample, capacities)
 
 
-def fixed_mix(counts: Sequence[int]) -> Callable[[Array], Array]:
-    """key -> source [sum of counts] int32: exactly counts[k] rows of store k, in store order; no randomness."""
+def fixed_mix(counts: Sequence[int]) -> Callable[..., Array]:
+    """(key, beta = None) -> source [sum of counts] int32: exactly counts[k] rows of store k, in store order.
+
+    There is no randomness, and no beta changes it.
+    """
     counts = tuple(operator.index(count) for count in counts)
     if min(counts, default=0) < 0 or sum(counts) < 1:
         raise ValueError(f"counts {counts} of a mix must not be negative and must add up to at least 1 row")
     source = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
-    def mix(key: Array) -> Array:
-        del key
+    def mix(key: Array, beta: Array | None = None) -> Array:
+        del key, beta
         return jnp.asarray(source)
 
     return mix
 
 
-def random_mix(batch: int) -> Callable[[Array, Array], Array]:
-    """(key, beta [K]) -> source [batch] int32, i.i.d. with P(source = j) = beta_j / sum(beta).
+def concatenate_mixes(*mixes: Callable[..., Array]) -> Callable[..., Array]:
+    """(key, beta = None) -> the sources of all the mixes, one after the other, each drawn with a key of its own."""
 
-    beta >= 0 is an array and may follow a schedule without a new trace; a store with beta_j = 0 is never drawn.
-    Close over it where one argument is wanted: `lambda key: mix(key, beta)`.
-    Source: Di-Castro Shashua, Di Castro and Mannor 2021, arXiv 2110.00445: store j is drawn from at rate beta_j.
-    """
-    if batch < 1:
-        raise ValueError(f"a mix of {batch} rows cannot be learned from; the batch must be at least 1")
-
-    def mix(key: Array, beta: Array) -> Array:
-        chex.assert_rank(beta, 1)
-        chex.assert_type(beta, float)
-        return jax.random.categorical(key, jnp.log(beta), shape=(batch,)).astype(jnp.int32)
-
-    return mix
-
-
-def concatenate_mixes(*mixes: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """key -> the sources of all the mixes, one after the other, each drawn with a key of its own."""
-
-    def mix(key: Array) -> Array:
+    def mix(key: Array, beta: Array | None = None) -> Array:
         keys = jax.random.split(key, len(mixes))
-        return jnp.concatenate([part(own) for part, own in zip(mixes, keys, strict=True)])
+        return jnp.concatenate([part(own, beta) for part, own in zip(mixes, keys, strict=True)])
 
     return mix
 

@@ -47,12 +47,19 @@ def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: float) -
 
 
 def value_regularisation(
-    q_sim: Array, q_real: Array, log_omega: Array, temperature: float, clip: float, linear: bool = False
+    q_sim: Array,
+    q_real: Array,
+    log_omega: Array,
+    temperature: float,
+    clip: float,
+    linear: bool = False,
+    real: Array | None = None,
 ) -> Array:
     """clip(G - mean Q_real, -clip, clip), G = T log sum_i exp((Q_i + log omega_i) / T) over the sim rows.
 
     q_sim [S], q_real [R], log_omega [S] with -inf where omega is 0; 0 if every omega is. `linear`: G =
-    sum_i omega_i Q_i. The value regularisation of H2O, in the form of the released code (omega inside T).
+    sum_i omega_i Q_i. `real` [R] bool: the mean is over those rows of q_real alone, and 0 follows where there is none.
+    The value regularisation of H2O, in the form of the released code (omega inside T).
     """
     chex.assert_rank([q_sim, q_real, log_omega], 1)
     chex.assert_type([q_sim, q_real, log_omega], float)
@@ -63,7 +70,9 @@ def value_regularisation(
         pushed = jnp.sum(jnp.exp(log_omega) * q_sim)
     else:
         pushed = temperature * jax.nn.logsumexp((q_sim + log_omega) / temperature)
-    return jnp.where(some, jnp.clip(pushed - jnp.mean(q_real), -clip, clip), 0.0)
+    lifted = jnp.mean(q_real) if real is None else masked_mean(q_real, real)
+    some = some if real is None else some & jnp.any(real)
+    return jnp.where(some, jnp.clip(pushed - lifted, -clip, clip), 0.0)
 
 
 def conservative_penalty(q: Array, q_proposed: Array, log_density: Array, temperature: float) -> Array:

@@ -45,6 +45,14 @@ class Progress(NamedTuple):
 Schedule = Callable[[Progress], Rates]
 
 
+class Mixing(NamedTuple):
+    """How a run goes by the two rates."""
+
+    schedule: Schedule
+    visits: Way = "quotas"  # how an iteration's rollout is spread over the environments; "store": one for all of it
+    newest_instead: bool = False  # an empty store's share goes to the store filled last; False: to all, see `effective`
+
+
 def simplex(p: object, name: str) -> Array:
     """p as float32 [K]. Raises ValueError unless it is a distribution: numbers >= 0 that add up to 1."""
     given = [float(x) for x in p]  # type: ignore[attr-defined]

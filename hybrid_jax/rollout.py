@@ -5,6 +5,7 @@ successor is never the first observation of the next episode. Diverged simulatio
 counted and reset.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import chex
@@ -41,6 +42,7 @@ class Stats(NamedTuple):
     terminated: Array  # [] ended by the task
     diverged: Array  # [] non-finite or huge: masked out
     return_sum: Array  # [] over the ended episodes; a simulation's first one is cut short by its staggered clock
+    succeeded: Array  # [] of the ended episodes; 0 where the environment does not tell
 
 
 def batched(env: SimEnv):
@@ -51,8 +53,8 @@ def batched(env: SimEnv):
     return lambda keys: reset(env.model, keys), lambda state, action: step(env.model, state, action)
 
 
-def init(env: SimEnv, key: Array, sims: int, pool_size: int) -> RolloutState:
-    """N simulations at first states, with their clocks spread evenly over the episode.
+def init(env: SimEnv, key: Array, sims: int, pool_size: int, spread: bool = True) -> RolloutState:
+    """N simulations at first states, with their clocks spread evenly over the episode, or all at its start.
 
     Spread clocks keep time limits from cutting all simulations at once. With a model per simulation the
     pool is made of the simulations' first states; a first state depends on the model by its warm start alone.
@@ -63,7 +65,8 @@ def init(env: SimEnv, key: Array, sims: int, pool_size: int) -> RolloutState:
     first = reset(jax.random.split(key, sims + pool_size if shared else sims))
     state, obs = jax.tree.map(lambda leaf: leaf[:sims], first)
     pool = Pool(*jax.tree.map(lambda leaf: leaf[sims:] if shared else leaf, first))
-    time = (jnp.arange(sims) * env.spec.episode_length // sims).astype(jnp.int32)
+    time = jnp.arange(sims) * env.spec.episode_length // sims * spread
+    time = time.astype(jnp.int32)
     return jax.tree.map(jnp.copy, RolloutState(state, obs, time, jnp.zeros(sims), pool))
 
 
@@ -89,10 +92,12 @@ def _sane(x: Array) -> Array:
     return jnp.isfinite(x) & (jnp.abs(x) < HUGE)
 
 
-def rollout(env: SimEnv, explore, state: RolloutState, key: Array, length: int):
+def rollout(env: SimEnv, explore, state: RolloutState, key: Array, length: int, steps: Array | None = None):
     """Steps every simulation `length` times under `explore(obs [N, O], key) -> action [N, A]`.
 
-    Returns (state, rows: Transition [T, N, ...], valid [T, N] bool, Stats).
+    steps: [] int32, so many times instead, at most `length`; the program is the same for all of them, its time is not.
+
+    Returns (state, rows: Transition [T, N, ...], valid [T, N] bool, Stats); rows beyond `steps` are zero and not valid.
     """
     chex.assert_rank(state.obs, 2)
     _, env_step = batched(env)
@@ -112,8 +117,10 @@ def rollout(env: SimEnv, explore, state: RolloutState, key: Array, length: int):
         fresh = jax.random.randint(reset_key, (sims,), 0, state.pool.obs.shape[0])
         first = jax.tree.map(lambda leaf: leaf[fresh], (state.pool.env, state.pool.obs))
         next_env, next_obs = _where(ended, first, (reached, out.obs))
+        whole = ended & ~bad
+        succeeded = jnp.zeros_like(whole) if env.success is None else whole & jax.vmap(env.success)(out.obs)
         stats = Stats(
-            jnp.sum(ended & ~bad), jnp.sum(terminated), jnp.sum(bad), jnp.sum(episode_return * (ended & ~bad))
+            jnp.sum(whole), jnp.sum(terminated), jnp.sum(bad), jnp.sum(episode_return * whole), jnp.sum(succeeded)
         )
         carry = RolloutState(
             next_env,
@@ -124,8 +131,22 @@ def rollout(env: SimEnv, explore, state: RolloutState, key: Array, length: int):
         )
         return carry, (row, ~bad, stats)
 
-    state, (rows, valid, stats) = jax.lax.scan(step, state, jax.random.split(key, length))
+    keys = jax.random.split(key, length)
+    scan = jax.lax.scan if steps is None else partial(_scan_some, steps=steps)
+    state, (rows, valid, stats) = scan(step, state, keys)
     return state, rows, valid, jax.tree.map(lambda leaf: jnp.sum(leaf).astype(jnp.float32), stats)
+
+
+def _scan_some(step, carry: PyTree, keys: Array, steps: Array):
+    """`scan` over the first `steps` [] of the keys [T]: outputs [T, ...] that are zero from there on."""
+    shapes = jax.eval_shape(lambda carry, key: step(carry, key)[1], carry, keys[0])
+    blank = jax.tree.map(lambda leaf: jnp.zeros((keys.shape[0], *leaf.shape), leaf.dtype), shapes)
+
+    def turn(t: Array, both: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        carry, out = step(both[0], keys[t])
+        return carry, jax.tree.map(lambda all_, one: all_.at[t].set(one), both[1], out)
+
+    return jax.lax.fori_loop(0, jnp.minimum(steps, keys.shape[0]), turn, (carry, blank))
 
 
 def compact(rows: Transition, valid: Array) -> tuple[Transition, Array]:

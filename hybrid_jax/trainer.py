@@ -5,35 +5,23 @@ other numbers. The trainer knows the bundles, never a particular algorithm or en
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from hybrid_jax import buffers, guards, physics, rollout
+from hybrid_jax import buffers, collect, guards
+from hybrid_jax.mixing import Mixing
+from hybrid_jax.sizes import Rates, capacities_of, check, check_draws, example_row
 from hybrid_jax.types import REAL, Algorithm, Array, SimEnv, Spec, TrainState, Transition
-
-
-@dataclass(frozen=True)
-class Rates:
-    """How much is collected and learned in one iteration of the compiled step."""
-
-    sims: int = 64  # simulations stepped at once, per simulator
-    unroll: int = 4  # control steps of every simulation per iteration
-    updates: int = 256  # updates per iteration
-    sim_capacity: int = 200_000  # rows of each simulator's store
-    pool: int = 256  # first states that simulations reset from
-    random: int = 0  # first iterations whose simulated actions are uniform
 
 
 class Trainer(NamedTuple):
     """A run's pure functions; `jitted` and `over_seeds` compile them."""
 
     init: Callable  # (key, real rows [R, ...] | None) -> TrainState
-    step: Callable  # (TrainState, rows [C, ...] | None, count | None) -> (TrainState, metrics); collect, then learn
+    step: Callable  # (TrainState, rows [C, ...], count, mixing.Rates; all may be None) -> (TrainState, metrics); both:
     collect: Callable  # the first half of step alone, of the same form: simulate, insert
     learn: Callable  # (TrainState) -> (TrainState, metrics), the second half alone: U updates, bad ones left out
     attempt: Callable  # (TrainState) -> (TrainState, metrics, fine [] bool): U updates, no good unless `fine`
@@ -43,113 +31,95 @@ class Trainer(NamedTuple):
     updates: int  # updates per iteration
 
 
-def example_row(spec: Spec, declared: tuple = ()) -> Transition:
-    """Shapes and dtypes of one stored row, with the columns that the algorithm declares."""
-    obs = jax.ShapeDtypeStruct((spec.obs_size,), jnp.float32)
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    action = jax.ShapeDtypeStruct((spec.action_size,), jnp.float32)
-    extras = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in declared}
-    return Transition(obs, action, scalar, scalar, obs, extras or ())
-
-
-def _check(spec: Spec, rates: Rates, sims: tuple[SimEnv, ...]) -> None:
-    for name, value in vars(rates).items():
-        least = 0 if name == "random" else 1
-        if value < least:
-            raise ValueError(f"rates.{name} is {value}; it must be at least {least}")
-    chunk = rates.sims * rates.unroll
-    if chunk > rates.sim_capacity:
-        raise ValueError(
-            f"rates.sims x rates.unroll = {chunk} rows an iteration do not fit into rates.sim_capacity"
-            f" {rates.sim_capacity}; enlarge the store or collect less at once"
-        )
-    for env in sims:
-        if env.spec != spec:
-            raise ValueError(f"a simulator's spec {env.spec} differs from the run's {spec}; both must be one task")
-        own = None if env.physics is None else physics.batch_size(env.model, env.physics.mj_model)
-        if own not in (None, rates.sims):
-            raise ValueError(
-                f"the simulator has physics for {own} simulations, rates.sims is {rates.sims}: set it to {own}"
-            )
-
-
-def make(spec: Spec, sims: tuple[SimEnv, ...], algorithm: Algorithm, rates: Rates, real_capacity: int) -> Trainer:
+def make(
+    spec: Spec,
+    sims: tuple[SimEnv, ...],
+    algorithm: Algorithm,
+    rates: Rates,
+    real_capacity: int,
+    mixed: Mixing | None = None,
+    pretended: SimEnv | None = None,
+) -> Trainer:
     """Builds the run's functions for one real store and K simulators (K = 0: the real world alone).
 
     real_capacity: rows of the real store (0 where there are no real data).
+    mixed: where to collect and whose rows to use, by rates over the stores REAL, 1, ... K; None: every simulator runs
+    in every iteration and the algorithm draws by its counts.
+    pretended: an environment that plays reality inside the program; its rows go to the store REAL.
+
     Raises ValueError for rates or simulators that do not fit together.
     """
-    _check(spec, rates, sims)
-    capacities = (max(real_capacity, 1), *(rates.sim_capacity,) * len(sims))
-    drawn = int(np.max(algorithm.mix(jax.random.key(0))))
-    if drawn >= len(capacities):
-        raise ValueError(f"the algorithm draws rows of store {drawn}; there are {len(sims)} simulators behind store 0")
-    if algorithm.extras and sims:
-        named = ", ".join(name for name, _ in algorithm.extras)
-        raise ValueError(
-            f"the algorithm's rows hold {named}, which no simulator gives; make the run without simulators"
-        )
+    envs = ({} if pretended is None else {REAL: pretended}) | dict(enumerate(sims, start=1))
+    check(spec, rates, tuple(envs.values()))
+    capacities = capacities_of(spec, algorithm, rates, real_capacity, len(sims))
+    check_draws(algorithm, capacities, mixed, bool(sims))
     store = buffers.multi_buffer(capacities)
+    collector = collect.make(envs, algorithm, store, (rates.sims, rates.unroll, rates.pool), mixed)
 
     def init(key: Array, rows: Transition | None) -> TrainState:
         algorithm_key, sim_key, run_key = jax.random.split(key, 3)
-        state = store.init(example_row(spec, algorithm.extras))
+        state = store.init(example_row(spec, algorithm.extras, algorithm.episodes))
         if rows is not None:
             state = store.add(state, REAL, rows)
-        worlds = tuple(
-            rollout.init(env, jax.random.fold_in(sim_key, k), rates.sims, rates.pool)
-            for k, env in enumerate(sims, start=1)
-        )
         return TrainState(
-            algorithm.init(algorithm_key), worlds, state, run_key, jnp.zeros((), jnp.int32), guards.init()
+            algorithm.init(algorithm_key),
+            collector.init(sim_key),
+            state,
+            run_key,
+            jnp.zeros((), jnp.int32),
+            guards.init(),
+            collect.nothing(len(capacities)),
         )
 
-    def collect(state: TrainState, rows: Transition | None = None, count: Array | None = None):
+    def gather(state: TrainState, rows: Transition | None = None, count: Array | None = None, asked=None):
         collect_key, next_key = jax.random.split(state.key)
+        stores = state.buffers if rows is None else store.add(state.buffers, REAL, rows, count)
+        asked = collector.rates(state) if asked is None else asked
         explore = _exploring(algorithm, rates, state)
-        stores, worlds, metrics = state.buffers, [], {}
-        if rows is not None:
-            stores = store.add(stores, REAL, rows, count)
-        for k, (env, world) in enumerate(zip(sims, state.sim, strict=True), start=1):
-            sim_key = jax.random.fold_in(collect_key, k)
-            world, seen, valid, stats = rollout.rollout(env, explore, world, sim_key, rates.unroll)
-            stores = store.add(stores, k, *rollout.compact(seen, valid))
-            worlds.append(world)
-            metrics |= {f"sim{k}/{name}": value for name, value in stats._asdict().items()}
-        metrics |= {f"store{k}/size": stores.size[k].astype(jnp.float32) for k in range(len(capacities))}
-        return state._replace(sim=tuple(worlds), buffers=stores, key=next_key), metrics
+        worlds, stores, seen, metrics = collector.collect(state, explore, stores, asked, collect_key)
+        return state._replace(sim=worlds, buffers=stores, key=next_key, collection=seen), metrics
 
     def updates(state: TrainState, guarded: bool):
         """U updates from one state -> (TrainState, metrics [U], good [U]; None unless guarded)."""
         learn_key, next_key = jax.random.split(state.key)
-        stores = state.buffers
+        stores, beta = state.buffers, None
+        if mixed is not None:
+            beta = collect.shares(mixed, state.collection, stores.size)
 
-        def update(carry, key):
-            old, draws = carry  # the rows stay outside the carry: the loop only reads them
+        def update(carry, turn):
+            (old, draws), (key, i) = carry, turn  # the rows stay outside the carry: the loop only reads them
             mix_key, sample_key, update_key = jax.random.split(key, 3)
-            drawn, batch = store.sample(stores._replace(draws=draws), sample_key, algorithm.mix(mix_key))
+            if algorithm.mix_every > 1:  # a whole group of updates goes by one draw
+                mix_key = jax.random.fold_in(learn_key, rates.updates + i // algorithm.mix_every)
+            drawn, batch = store.sample(stores._replace(draws=draws), sample_key, algorithm.mix(mix_key, beta))
             new, metrics = algorithm.update(old, batch, update_key)
             good = guards.finite((new, metrics)) if guarded else None
             learner = guards.keep(good, new, old) if guarded else new
             return (learner, drawn.draws), (metrics, good)
 
         keys = jax.random.split(learn_key, rates.updates)
-        (learner, draws), (metrics, good) = jax.lax.scan(update, (state.algorithm, stores.draws), keys)
+        turns = keys, jnp.arange(rates.updates)
+        (learner, draws), (metrics, good) = jax.lax.scan(update, (state.algorithm, stores.draws), turns)
         stores = stores._replace(draws=draws)
         return state._replace(algorithm=learner, buffers=stores, key=next_key, step=state.step + 1), metrics, good
 
+    def counted(before: TrainState, after: TrainState, metrics: dict, good: Array):
+        state, told = guards.count(after, metrics, good)
+        return state, told | collect.used(before.buffers, after.buffers)
+
     def attempt(state: TrainState):
-        state, metrics, _ = updates(state, guarded=False)
+        tried, metrics, _ = updates(state, guarded=False)
         # Parameters, Adam's moments and averages never become finite again: the last learner tells of all.
-        fine = guards.finite((state.algorithm, metrics))
-        return *guards.count(state, metrics, jnp.ones(rates.updates, bool)), fine
+        fine = guards.finite((tried.algorithm, metrics))
+        return *counted(state, tried, metrics, jnp.ones(rates.updates, bool)), fine
 
     def relearn(state: TrainState):
-        return guards.count(*updates(state, guarded=True))
+        return counted(state, *updates(state, guarded=True))
 
     learn = _guarded(attempt, relearn)
-    sim_steps = len(sims) * rates.sims * rates.unroll
-    return Trainer(init, _then(collect, learn), collect, learn, attempt, relearn, capacities, sim_steps, rates.updates)
+    step = _then(gather, learn)
+    steps = rates.sims * rates.unroll * (len(sims) if mixed is None else 1)
+    return Trainer(init, step, gather, learn, attempt, relearn, capacities, steps, rates.updates)
 
 
 def _exploring(algorithm: Algorithm, rates: Rates, state: TrainState) -> Callable:
@@ -192,8 +162,8 @@ def _guarded(attempt: Callable, relearn: Callable) -> Callable:
 def _then(collect: Callable, learn: Callable) -> Callable:
     """step: collect, then learn."""
 
-    def step(state: TrainState, rows: Transition | None = None, count: Array | None = None):
-        state, collected = collect(state, rows, count)
+    def step(state: TrainState, rows: Transition | None = None, count: Array | None = None, asked=None):
+        state, collected = collect(state, rows, count, asked)
         state, learned = learn(state)
         return state, learned | collected
 
@@ -207,11 +177,11 @@ def jitted(trainer: Trainer) -> Trainer:
 
 def over_seeds(trainer: Trainer) -> Trainer:
     """S runs in one program: keys [S], every leaf of the state [S, ...], a store of its own for each seed."""
-    collect = jax.vmap(trainer.collect, in_axes=(0, None, None))
+    collect = jax.vmap(trainer.collect, in_axes=(0, None, None, None))
     # One choice for all seeds, outside of vmap, which would take both ways every time.
     learn = _guarded(jax.vmap(trainer.attempt), jax.vmap(trainer.relearn))
     step = jax.jit(_then(collect, learn), donate_argnums=0)
     return trainer._replace(
         init=jax.jit(jax.vmap(trainer.init, in_axes=(0, None))),
-        step=lambda state, rows=None, count=None: step(state, rows, count),
+        step=lambda state, rows=None, count=None, asked=None: step(state, rows, count, asked),
     )

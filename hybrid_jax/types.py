@@ -71,6 +71,7 @@ class SimEnv(NamedTuple):
     step: Callable  # (model, sim_state, action [A]) -> (sim_state, Step)
     physics: Any = None  # the Physics bundle behind it; None for closed-form dynamics
     goal: Goal | None = None  # None for a task without one
+    success: Callable | None = None  # (obs [O]) -> bool []: whether an episode that ends there has succeeded
 
 
 class RealEnv(Protocol):
@@ -95,7 +96,7 @@ class Algorithm(NamedTuple):
     deployed: Callable  # (state) -> the like tree that is judged and exported, averaged where asked for
     explore: Callable  # (policy, obs [N, O], key) -> action [N, A]
     act: Callable  # (policy, obs [N, O]) -> action [N, A]
-    mix: Callable  # (key) -> source [B] int32: which store each row of a Batch is drawn from
+    mix: Callable  # (key, beta [K] = None) -> source [B] int32: which store each row of a Batch is drawn from
     extras: tuple[tuple[str, tuple[int, ...]], ...] = ()  # columns that its rows need beyond Transition's: name, shape
     episodes: bool = False  # True: a row of its stores is a whole episode, leaves [T, ...]
     mix_every: int = 1  # updates, one after the other, that share one draw of the mix
@@ -108,6 +109,7 @@ class BufferState(NamedTuple):
     head: Array  # [K] int32: next row to write, relative to the segment
     size: Array  # [K] int32: valid rows
     draws: Array  # [K] uint32: rows drawn from each store since init
+    added: Array  # [K] uint32: rows written to each store since init
 
 
 class Guards(NamedTuple):
@@ -115,6 +117,16 @@ class Guards(NamedTuple):
 
     skipped: Array  # [] int32: since init
     in_a_row: Array  # [] int32: the newest ones, with no good update behind them
+
+
+class Collection(NamedTuple):
+    """What collecting has come to, for schedules of the rates."""
+
+    success: Array  # [K] share of each environment's newest episodes that succeeded; 0 before its first one
+    best: Array  # [K] the highest such share so far
+    newest: Array  # [] int32: the store that the newest iteration put most rows into
+    q: Array  # [K] rates of collection in the newest iteration; 0 where a run knows no rates
+    beta: Array  # [K] rates of use in the newest iteration, as asked for; the same
 
 
 class TrainState(NamedTuple):
@@ -126,3 +138,4 @@ class TrainState(NamedTuple):
     key: Array
     step: Array  # [] int32: iterations done
     guards: Guards
+    collection: Collection

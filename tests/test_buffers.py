@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hybrid_jax import buffers
+from hybrid_jax import buffers, mixing
 from hybrid_jax.types import BufferState, Transition
 
 EXAMPLE = Transition(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((3,), (2,), (), (), (3,))))
@@ -44,7 +44,8 @@ def filled(capacities, *ids_per_store) -> BufferState:
     for k, own in enumerate(ids_per_store):
         ids[sum(capacities[:k]) :][: len(own)] = own
     size = np.int32([len(own) for own in ids_per_store])
-    state = BufferState(rows_of(ids), size % np.int32(capacities), size, np.zeros(len(size), np.uint32))
+    drawn = np.zeros(len(size), np.uint32)
+    state = BufferState(rows_of(ids), size % np.int32(capacities), size, drawn, size.astype(np.uint32))
     return jax.tree.map(jnp.asarray, state)
 
 
@@ -64,6 +65,7 @@ def test_random_operations_match_a_deque_per_store(capacities, chunk):
 
     add, sample = jax.jit(add, static_argnums=1, donate_argnums=0), jax.jit(sample, donate_argnums=0)
     model = [deque(maxlen=capacity) for capacity in capacities]
+    added = np.zeros(len(capacities), int)
     state, draws, next_id = jax.jit(store.init, static_argnums=0)(EXAMPLE), np.zeros(len(capacities), int), 1
     for step in range(150):
         k, count = int(rng.integers(len(capacities))), int(rng.integers(chunk + 1))
@@ -71,6 +73,8 @@ def test_random_operations_match_a_deque_per_store(capacities, chunk):
         next_id += chunk
         state = add(state, k, rows_of(ids), jnp.int32(count))
         model[k].extend(ids[:count])
+        added[k] += count
+        np.testing.assert_array_equal(state.added, added)
         assert [contents(state, capacities, j) for j in range(len(capacities))] == [list(ring) for ring in model]
         usable = [j for j, ring in enumerate(model) if ring]
         if usable and step % 3 == 0:
@@ -112,7 +116,7 @@ def test_every_row_of_a_store_beyond_float32_can_be_drawn():
     size = 2**25  # a float32 in [0, 1) times this is always a multiple of 2
     store = buffers.multi_buffer((size,))
     parity = np.tile(np.uint8([0, 1]), size // 2)
-    state = BufferState(parity, np.zeros(1, np.int32), np.int32([size]), np.zeros(1, np.uint32))
+    state = BufferState(parity, np.zeros(1, np.int32), np.int32([size]), *(np.zeros(1, np.uint32) for _ in range(2)))
     _, batch = jax.jit(store.sample)(state, jax.random.key(0), np.zeros(1_000, np.int32))
     assert abs(np.mean(batch.rows) - 0.5) < 0.07
 
@@ -182,8 +186,8 @@ def test_a_fixed_mix_has_exact_counts_in_store_order(key):
     assert mix(key).dtype == jnp.int32
 
 
-def test_a_random_mix_follows_beta_without_a_new_trace(key):
-    mix, traces = buffers.random_mix(20_000), []
+def test_rows_drawn_one_by_one_follow_beta_without_a_new_trace(key):
+    mix, traces = mixing.sources("rows", 20_000), []
 
     @jax.jit
     def draw(key, beta):
@@ -201,9 +205,8 @@ def test_a_random_mix_follows_beta_without_a_new_trace(key):
 
 
 def test_concatenated_mixes_draw_with_keys_of_their_own(key):
-    beta, random = jnp.array([0.5, 0.5]), buffers.random_mix(64)
-    mix = buffers.concatenate_mixes(buffers.fixed_mix((2, 1)), *[lambda key: random(key, beta)] * 2)
-    source = np.asarray(mix(key))
+    mix = buffers.concatenate_mixes(buffers.fixed_mix((2, 1)), *[mixing.sources("rows", 64)] * 2)
+    source = np.asarray(mix(key, jnp.array([0.5, 0.5])))
     np.testing.assert_array_equal(source[:3], [0, 0, 1])
     assert source.shape == (131,) and np.any(source[3:67] != source[67:])
 
@@ -247,7 +250,7 @@ def test_rows_that_do_not_fit_are_refused_by_name(k, rows, count, message):
         (lambda: buffers.multi_buffer((2**29, 2**29)), "stay below"),
         (lambda: buffers.fixed_mix((0, 0)), "add up to at least 1 row"),
         (lambda: buffers.fixed_mix((3, -1)), "must not be negative"),
-        (lambda: buffers.random_mix(0), "at least 1"),
+        (lambda: mixing.sources("rows", 0), "at least 1"),
     ],
 )
 def test_impossible_sizes_are_refused(make, message):

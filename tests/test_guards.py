@@ -51,7 +51,8 @@ def run():
 def drawn(run):
     """(row numbers [4], key) of each update of a run, by the stores' own sampling from rows that are their number."""
     store, mix = buffers.multi_buffer((ROWS,)), _sac().mix
-    numbers = BufferState(jnp.arange(ROWS), jnp.zeros(1, jnp.int32), jnp.array([ROWS]), jnp.zeros(1, jnp.uint32))
+    none = jnp.zeros(1, jnp.uint32)
+    numbers = BufferState(jnp.arange(ROWS), jnp.zeros(1, jnp.int32), jnp.array([ROWS]), none, none)
 
     @jax.jit
     def one(key):
@@ -229,7 +230,7 @@ def test_poison_in_any_field_stays_out_of_the_learner(both_worlds, field, value)
     ],
 )
 def test_the_counters_by_hand(good, before, skipped, in_a_row, culprit):
-    state = TrainState(*[None] * 5, Guards(jnp.int32(20), jnp.int32(before)))
+    state = TrainState(*[None] * 5, Guards(jnp.int32(20), jnp.int32(before)), None)
     metrics = {"a": jnp.array([1.0, jnp.nan, jnp.nan]), "b_loss": jnp.array([3.0, 4.0, jnp.inf]), "c_max": jnp.ones(3)}
     state, told = guards.count(state, metrics, jnp.array(good))
     assert (int(state.guards.skipped), int(state.guards.in_a_row)) == (20 + skipped, in_a_row)

@@ -18,10 +18,10 @@ LAYERS = (  # modules and folders of hybrid_jax, lowest first; within a layer im
     {"types", "chains", "config", "manifest", "metrics", "normaliser", "plots", "progress", "provenance", "ranges",
      "scaling", "statistics", "testing"},
     {"losses", "networks", "distributions", "dynamics_gap", "learned", "actor_critic", "gap_learner", "buffers",
-     "mixing", "finite", "linear_ac", "guards", "her", "physics"},
+     "mixing", "finite", "linear_ac", "guards", "her", "physics", "sizes"},
     {"algorithms", "rollout", "datasets", "export"},
     {"real"},
-    {"trainer", "feed", "evaluate", "checkpoint", "report", "command"},
+    {"collect", "trainer", "feed", "evaluate", "checkpoint", "report", "command"},
 )  # fmt: skip
 ALONE = {"types"}  # imports nothing of ours
 NEVER = [  # (importer, imported): what drives a learner knows the bundle, no particular algorithm

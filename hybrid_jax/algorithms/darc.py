@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import optax
 
-from hybrid_jax import actor_critic, dynamics_gap, gap_learner, ranges
-from hybrid_jax.gap_learner import rows_of
+from hybrid_jax import actor_critic, dynamics_gap, gap_learner, losses, ranges
+from hybrid_jax.gap_learner import simulated_rows
 from hybrid_jax.scaling import Moments
 from hybrid_jax.types import Algorithm, Array, Spec, Transition
 
@@ -51,14 +51,16 @@ def make(config: Config, spec: Spec, moments: Moments | None = None) -> Algorith
     base = actor_critic.parts(config, spec, moments)
     gap = dynamics_gap.make(config, spec)
 
-    def learn(sac, gap_state, rows: Transition, key: Array, own_key: Array):
-        sim = rows_of(rows, config.batch_real, None)
+    def learn(sac, gap_state, rows: Transition, real: Array, key: Array, own_key: Array):
+        sim = simulated_rows(config, rows)
         nowhere = jnp.zeros((0, *sim.next_obs.shape))
         ratio, _ = gap.log_ratio(gap_state.params, sim, nowhere)
         extra = correction(config, ratio, optax.tree.get(gap_state.optimiser, "count"))
-        corrected = rows._replace(reward=rows.reward + jnp.concatenate([jnp.zeros(config.batch_real), extra]))
+        padding = jnp.zeros(rows.reward.shape[0] - extra.shape[0])
+        added = jnp.where(real, 0.0, jnp.concatenate([padding, extra]))
+        corrected = rows._replace(reward=rows.reward + added)
         sac, metrics = base.step(sac, corrected, actor_critic.mean_squared_error, key)
-        return sac, metrics | {"correction_mean": jnp.mean(extra), "correction_min": jnp.min(extra)}
+        return sac, metrics | {"correction_mean": losses.masked_mean(added, ~real), "correction_min": jnp.min(added)}
 
     return gap_learner.make(config, base, gap, learn)
 

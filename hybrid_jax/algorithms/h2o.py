@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from hybrid_jax import actor_critic, dynamics_gap, gap_learner, losses, ranges, scaling
 from hybrid_jax.actor_critic import squared_td_errors
-from hybrid_jax.gap_learner import rows_of
+from hybrid_jax.gap_learner import simulated_rows
 from hybrid_jax.scaling import Moments
 from hybrid_jax.types import Algorithm, Array, Spec, Transition
 
@@ -61,26 +61,27 @@ def make(config: Config, spec: Spec, moments: Moments) -> Algorithm:
     std = config.jitter_scale * dynamics_gap.next_obs_std(moments, config.next_state_jitter)
 
     def weights(params, sim: Transition, key: Array) -> tuple[Array, Array]:
-        """w [S] and u [S] of the simulated rows."""
+        """w [S] and u [S] of rows taken for simulated ones."""
         noise = std[None, None] * jax.random.normal(key, (samples, *sim.next_obs.shape))
         observed, jittered = gap.log_ratio(params, sim, noise)
-        w = u = jnp.ones(config.batch_sim)
+        w = u = jnp.ones(sim.reward.shape)
         if config.importance_weight:
             w = dynamics_gap.importance_weight(observed, config.weight_clip)
         if needs_u:
             u = dynamics_gap.gap_measure(jittered, config.u_clip_max)
         return w, u
 
-    def learn(sac, gap_state, rows: Transition, key: Array, jitter_key: Array):
-        metrics = {}
-        w = u = jnp.ones(config.batch_sim)
+    def learn(sac, gap_state, rows: Transition, real: Array, key: Array, jitter_key: Array):
+        metrics, sim = {}, simulated_rows(config, rows)
+        w = u = jnp.ones(sim.reward.shape)
         if needs_gap:
-            w, u = weights(gap_state.params, rows_of(rows, config.batch_real, None), jitter_key)
-            metrics |= {"weight_mean": jnp.mean(w), "weight_min": jnp.min(w)}
-            metrics |= {"u_mean": jnp.mean(u), "u_positive_share": jnp.mean(u > 0)}
+            w, u = weights(gap_state.params, sim, jitter_key)
+            over = partial(losses.masked_mean, mask=~real[-w.shape[0] :])
+            metrics |= {"weight_mean": over(w), "weight_min": jnp.min(w)}
+            metrics |= {"u_mean": over(u), "u_positive_share": over((u > 0).astype(u.dtype))}
 
         def loss(q: Array, y: Array, here: actor_critic.Here) -> tuple[Array, dict]:
-            return critic_loss(config, q, y, w, u)
+            return critic_loss(config, q, y, w, u, None if config.mixing == "counts" else real)
 
         sac, told = base.step(sac, rows, loss, key)
         return sac, metrics | told
@@ -88,20 +89,34 @@ def make(config: Config, spec: Spec, moments: Moments) -> Algorithm:
     return gap_learner.make(config, base, gap, learn, needs_gap)
 
 
-def critic_loss(config: Config, q: Array, y: Array, w: Array, u: Array) -> tuple[Array, dict]:
-    """L_1 + L_2 of this module's head; q [2, R + S], y [R + S], w and u [S]."""
+def critic_loss(
+    config: Config, q: Array, y: Array, w: Array, u: Array, real: Array | None = None
+) -> tuple[Array, dict]:
+    """L_1 + L_2 of this module's head; q [2, R + S], y [R + S], w and u [S] of rows that lie real ones first.
+
+    With real [B] bool they lie mixed and w and u are [B], not looked at where real: each world's error stays a mean
+    over its own rows, so the rates move noise and the policy's states, not the worlds' weights.
+    """
     chex.assert_rank([q, y, w, u], [2, 1, 1, 1])
     chex.assert_type([q, y, w, u], float)
-    q_real, q_sim = jnp.split(q, [config.batch_real], axis=1)
-    error_real, error_sim = jnp.split(squared_td_errors(q, y), [config.batch_real], axis=1)
-    loss = jnp.mean(error_real, axis=1) + jax.vmap(losses.weighted_mean, (0, None))(error_sim, w)
-    metrics = {"q_real": jnp.mean(q_real), "q_sim": jnp.mean(q_sim)}
+    error, over = squared_td_errors(q, y), jax.vmap(losses.masked_mean, (0, None))
+    if real is None:
+        q_real, q_sim = jnp.split(q, [config.batch_real], axis=1)
+        error_real, error_sim = jnp.split(error, [config.batch_real], axis=1)
+        loss = jnp.mean(error_real, axis=1) + jax.vmap(losses.weighted_mean, (0, None))(error_sim, w)
+        metrics = {"q_real": jnp.mean(q_real), "q_sim": jnp.mean(q_sim)}
+    else:
+        q_real = q_sim = q
+        w, u = (jnp.where(real, 0.0, x) for x in (w, u))
+        loss = over(error, real) + over(jax.lax.stop_gradient(w)[None] * error, ~real)
+        metrics = {"q_real": jnp.mean(over(q, real)), "q_sim": jnp.mean(over(q, ~real))}
     if config.beta:
         regularise = partial(
             losses.value_regularisation,
             temperature=config.penalty_temperature,
             clip=config.penalty_clip,
             linear=config.linear_penalty,
+            real=real,
         )
         penalty = jax.vmap(regularise, (0, 0, None))(q_sim, q_real, dynamics_gap.log_omega(u))
         loss += config.beta * penalty
