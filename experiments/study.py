@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
             code = _start(asked, arguments) if study_progress.missing(study, cells, rows) else 0
         if code <= 1:
             command = shlex.join(["python", "experiments/study.py", asked.name])
-            print(study_report.write(study, table.read(), asked.out, command))
+            print(study_report.write(study, table.read(), asked.out, command, asked.runs / f"study-{study.name}"))
         return code
     except (ConfigError, Refused) as error:
         print(f"study.py: {error}", file=sys.stderr)

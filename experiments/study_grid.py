@@ -56,6 +56,7 @@ class Study:
     seeds: int = 3
     curves: bool = False  # evaluate during training as the base says; False: at the end alone
     words: Mapping[str, str] = field(default_factory=dict)  # what the axes are called in the report
+    episodes_of: tuple[str, str] | None = None  # gap and share whose test episodes are drawn, by the base's columns
 
     def __post_init__(self) -> None:
         for name in self.methods:
@@ -85,6 +86,11 @@ def _check_labels(labels: list[str]) -> None:
 def slug(text: str) -> str:
     """A label as a part of a file's name."""
     return "".join(c if c.isalnum() or c == "." else "_" for c in text)
+
+
+def folder_name(cell: Cell) -> str:
+    """A cell as the name of a run's folder; labels that slug has told apart give different ones."""
+    return "-".join(slug(str(value)) for value in cell)
 
 
 def grid(study: Study) -> list[Cell]:

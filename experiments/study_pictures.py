@@ -81,6 +81,29 @@ def plot_by_share(
     _save(figure, path)
 
 
+def plot_episodes(path: Path, found: dict[str, list[Any]], columns: list[tuple[str, str]], title: str) -> None:
+    """Draws episodes (`study_episodes.Seen`) against time: a column of panels a method, a row of them a quantity.
+
+    columns: (name, unit) of each quantity; an episode that ended in a fall is drawn in the second colour, with a cross.
+    """
+    figure, panels = _grid(len(columns), len(found), (1.2 + 1.55 * len(found), 1.4 + 1.7 * len(columns)), title)
+    for j, (method, episodes) in enumerate(found.items()):
+        panels[0][j].set_title(method, loc="left", fontsize=9, color=INK)
+        for i, axes in enumerate(row[j] for row in panels):
+            dress(axes)
+            for seen in episodes:
+                colour = COLOURS[1] if seen.fell else COLOURS[0]
+                axes.plot(seen.t, seen.columns[i], color=colour, linewidth=0.9, alpha=0.8)
+                if seen.fell:
+                    axes.plot(seen.t[-1:], seen.columns[i][-1:], "x", color=colour, markersize=6, markeredgewidth=1.6)
+        panels[-1][j].set_xlabel("time [s]")
+    for row, (name, unit) in zip(panels, columns, strict=True):
+        row[0].set_ylabel(f"{name} [{unit}]")
+    ends = {"stands to the end": {"color": COLOURS[0], "linewidth": 1.5}}
+    _key(figure, ends | {"falls": {"color": COLOURS[1], "linewidth": 1.5, "marker": "x"}}, None)
+    _save(figure, path)
+
+
 def _looks(methods: list[str], strong: str) -> dict[str, dict[str, Any]]:
     """A colour, a dash and a marker for each line; never the same two."""
     others, looks = [*COLOURS[1:], INK], {}
@@ -95,13 +118,20 @@ def _looks(methods: list[str], strong: str) -> dict[str, dict[str, Any]]:
 
 def _figure(columns: int, size: tuple[float, float], title: str) -> tuple[Any, list]:
     """Panels side by side on one pair of scales."""
+    figure, panels = _grid(1, columns, size, title)
+    return figure, panels[0]
+
+
+def _grid(rows: int, columns: int, size: tuple[float, float], title: str) -> tuple[Any, list[list]]:
+    """Panels in rows of one scale each, over one another on one scale."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(size, dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
-    return figure, list(figure.subplots(1, columns, sharex=True, sharey=True, squeeze=False)[0])
+    panels = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
+    return figure, [list(row) for row in panels]
 
 
 def _key(figure: Any, looks: dict[str, dict[str, Any]], behaviour_return: float | None) -> None:

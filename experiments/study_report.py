@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import study_markdown, study_plots
+from experiments import study_episodes, study_markdown, study_plots
 from experiments.study_grid import Study, grid, programs
 from experiments.study_scores import Scores, named
 from experiments.study_table import Row
@@ -16,8 +16,11 @@ BEGIN = "<!-- study begin: what stands between the two marks is written by exper
 END = "<!-- study end -->"
 
 
-def write(study: Study, rows: list[Row], out: Path, command: str) -> str:
-    """Writes OUT/NAME.md and its pictures; returns a sentence. Raises ConfigError where the marks are damaged."""
+def write(study: Study, rows: list[Row], out: Path, command: str, runs: Path | None = None) -> str:
+    """Writes OUT/NAME.md and its pictures; returns a sentence. Raises ConfigError where the marks are damaged.
+
+    runs: where the runs left their folders, for pictures of their test episodes.
+    """
     path = out / f"{study.name}.md"
     before, after = _kept(path, study.title)
     scores = Scores(study, rows)
@@ -25,6 +28,8 @@ def write(study: Study, rows: list[Row], out: Path, command: str) -> str:
         return f"{path} is not written: no run is done"
     out.mkdir(parents=True, exist_ok=True)
     pictures = study_plots.draw(scores, out)
+    for task in study.tasks:
+        pictures[task] += study_episodes.draw(scores, task, runs or out, out)
     write_atomically(path, before + "\n".join([BEGIN, *_report(scores, command, pictures), END]) + after)
     names = [picture.name for of_task in pictures.values() for picture in of_task]
     return f"written: {path} with {', '.join(names)}"

@@ -23,7 +23,7 @@ from experiments import preflight, session, training
 from experiments.experiment import ROOT, Experiment, Refused
 from experiments.stopping import Stop
 from experiments.study_claims import held, lock
-from experiments.study_grid import ANY, Cell, Study, experiment_of, settings_of, slug
+from experiments.study_grid import ANY, Cell, Study, experiment_of, folder_name, settings_of
 from experiments.study_table import Row, Table, finished
 from experiments.worlds import Worlds
 from hybrid_jax.config import ConfigError, to_json
@@ -81,7 +81,7 @@ class Worker:
         Programs that nobody works at come first; then other processes are helped with their remaining seeds.
         """
         folder = self.place / "claims"
-        claims_of = {cell: folder / _name(cell) for program in self.programs for cell in program}
+        claims_of = {cell: folder / folder_name(cell) for program in self.programs for cell in program}
         with lock(folder / "all"):  # one process looks at a time
             taken = {cell for cell, path in claims_of.items() if held(path)}
             done = finished(self.study, self.table.read()) | self._given_up  # read after the look: rows come first
@@ -99,7 +99,7 @@ class Worker:
 
     def _run(self, cells: list[Cell], stop: Stop) -> None:
         started = time.monotonic()
-        folders = [self.place / _name(cell) for cell in cells]
+        folders = [self.place / folder_name(cell) for cell in cells]
         for folder, cell in zip(folders, cells, strict=True):
             shutil.rmtree(folder, ignore_errors=True)  # what a cut run left; cells are short
             folder.mkdir(parents=True)
@@ -182,8 +182,3 @@ def _together(study: Study, cell: Cell) -> bool:
 def told(cell: Cell) -> str:
     """A cell in words."""
     return " ".join(f"{axis} {value}" for axis, value in cell._asdict().items() if value != ANY)
-
-
-def _name(cell: Cell) -> str:
-    """A cell as the name of a folder; labels that slug has told apart give different ones."""
-    return "-".join(slug(str(value)) for value in cell)

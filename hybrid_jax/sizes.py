@@ -1,6 +1,6 @@
-"""How much a run collects, learns and stores, and whether its parts fit together; refused in one sentence if not."""
+"""What a run stores, and whether its parts fit together, refused in one sentence if not; `rates` is a trainer.Rates."""
 
-from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +9,6 @@ import numpy as np
 from hybrid_jax import physics
 from hybrid_jax.mixing import Mixing
 from hybrid_jax.types import Algorithm, SimEnv, Spec, Transition
-
-
-@dataclass(frozen=True)
-class Rates:
-    """How much is collected and learned in one iteration of the compiled step."""
-
-    sims: int = 64  # simulations stepped at once, per simulator
-    unroll: int = 4  # control steps of every simulation per iteration
-    updates: int = 256  # updates per iteration
-    sim_capacity: int = 200_000  # rows of each simulator's store
-    pool: int = 256  # first states that simulations reset from
-    random: int = 0  # first iterations whose simulated actions are uniform
 
 
 def example_row(spec: Spec, declared: tuple = (), episodes: bool = False) -> Transition:
@@ -35,7 +23,7 @@ def example_row(spec: Spec, declared: tuple = (), episodes: bool = False) -> Tra
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((spec.episode_length, *leaf.shape), leaf.dtype), row)
 
 
-def check(spec: Spec, rates: Rates, sims: tuple[SimEnv, ...]) -> None:
+def check(spec: Spec, rates: Any, sims: tuple[SimEnv, ...]) -> None:
     """Refuses rates or simulators that do not fit together. Raises ValueError."""
     for name, value in vars(rates).items():
         least = 0 if name == "random" else 1
@@ -57,7 +45,7 @@ def check(spec: Spec, rates: Rates, sims: tuple[SimEnv, ...]) -> None:
             )
 
 
-def capacities_of(spec: Spec, algorithm: Algorithm, rates: Rates, real: int, sims: int) -> tuple[int, ...]:
+def capacities_of(spec: Spec, algorithm: Algorithm, rates: Any, real: int, sims: int) -> tuple[int, ...]:
     """Of the stores, in rows, or in whole episodes where those are the rows. Raises ValueError."""
     rows = (max(real, 1), *(rates.sim_capacity,) * sims)
     if not algorithm.episodes:

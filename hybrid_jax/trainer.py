@@ -5,6 +5,7 @@ other numbers. The trainer knows the bundles, never a particular algorithm or en
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -13,8 +14,20 @@ import jax.numpy as jnp
 
 from hybrid_jax import buffers, collect, guards
 from hybrid_jax.mixing import Mixing
-from hybrid_jax.sizes import Rates, capacities_of, check, check_draws, example_row
+from hybrid_jax.sizes import capacities_of, check, check_draws, example_row
 from hybrid_jax.types import REAL, Algorithm, Array, SimEnv, Spec, TrainState, Transition
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How much is collected and learned in one iteration of the compiled step."""
+
+    sims: int = 64  # simulations stepped at once, per simulator
+    unroll: int = 4  # control steps of every simulation per iteration
+    updates: int = 256  # updates per iteration
+    sim_capacity: int = 200_000  # rows of each simulator's store
+    pool: int = 256  # first states that simulations reset from
+    random: int = 0  # first iterations whose simulated actions are uniform
 
 
 class Trainer(NamedTuple):

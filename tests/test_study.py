@@ -14,7 +14,19 @@ import numpy as np
 import pytest
 
 from envs import point_mass
-from experiments import methods, online, preflight, session, study, study_grid, study_report, study_worker, worlds
+from experiments import (
+    methods,
+    online,
+    preflight,
+    session,
+    study,
+    study_episodes,
+    study_grid,
+    study_pictures,
+    study_report,
+    study_worker,
+    worlds,
+)
 from experiments.experiment import Experiment, Refused, factory
 from experiments.stopping import Stop
 from experiments.studies import half_cheetah, wheel_legged
@@ -450,6 +462,17 @@ def test_settings_are_those_that_differ_from_the_defaults_and_the_logs_bytes(min
     assert first == again and len({here, first, second, *map(study_grid.settings_of, others)}) == 5
 
 
+@pytest.mark.parametrize("name", ["half_cheetah", "wheel_legged"])
+def test_the_runs_in_the_repository_are_of_todays_settings(name):
+    """A class that moves, or a default that changes, must not throw hours of finished runs away unseen."""
+    rows = Table(ROOT / "docs" / "results" / f"{name}.csv").read() if name in study_tables() else []
+    assert other_settings(study_grid.load(name), rows) == []
+
+
+def study_tables() -> set[str]:
+    return {path.stem for path in (ROOT / "docs" / "results").glob("*.csv")} & set(study_grid.names())
+
+
 def test_the_list_tells_seeds_and_the_time_left(mine):
     rows = [row(mine, wall_seconds=60.0), row(mine, seed=1, wall_seconds=180.0)]
     shown = lines(mine, study_grid.grid(mine), rows, 3)
@@ -496,6 +519,41 @@ def test_the_report_holds_the_figures(mine, tmp_path):
     assert "| all | random | 100 % | **510.0**<br>" in text and ", n 4 | 40.0<br>30.0 to 50.0, n 2 |" in text
     for name in ("mine_mass_returns.png", "mine_mass_shares.png"):
         assert f"]({name})" in text and (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
+
+
+def left(runs: Path, row: Row, fell: bool) -> None:
+    """A run's folder with a worst episode of three steps, whose observations are 1, 2, 3 and ten times that."""
+    folder = runs / study_grid.folder_name(row.cell)
+    (folder / "policy").mkdir(parents=True)
+    (folder / "policy" / "contract.json").write_text(json.dumps({"dt": 0.5}))
+    (folder / "result.json").write_text(json.dumps({"real_returns": [row.real_return], "worst_fell": fell}))
+    obs = np.float32([[1, 10], [2, 20], [3, 30]])
+    np.savez_compressed(folder / "worst_episode.npz", obs=obs, actions=obs, rewards=obs)
+
+
+def test_episodes_are_drawn_where_every_run_left_its_own(mine, tmp_path, monkeypatch):
+    base = replace(mine.tasks["mass"].base, columns=((1, "speed", "cm/s", 0.1), (0, "place", "m", 1.0)))
+    task = replace(mine.tasks["mass"], base=base)
+    mine = replace(mine, tasks={"mass": task}, episodes_of=("heavy", "1"))
+    rows, runs, drawn = scored(mine, VALUES), tmp_path / "runs", []
+    shown = [row for row in rows if row.gap == "heavy" or row.share == "1"]
+    for row in shown[:-1]:
+        left(runs, row, fell=row.seed == 1)
+    monkeypatch.setattr(study_pictures, "_save", lambda figure, path: drawn.append(figure))
+    assert study_episodes.draw(Scores(mine, rows), "mass", runs, tmp_path) == []  # one run's folder is not here
+    left(runs, shown[-1]._replace(real_return=-1.0), fell=False)
+    assert study_episodes.draw(Scores(mine, rows), "mass", runs, tmp_path) == [] and not drawn  # another run's
+    path = runs / study_grid.folder_name(shown[-1].cell) / "result.json"
+    path.write_text(json.dumps({"real_returns": [shown[-1].real_return], "worst_fell": True}))
+    (tmp_path / "mine_mass_seeds.png").touch()
+    assert study_episodes.draw(Scores(mine, rows), "mass", runs, tmp_path) == [tmp_path / "mine_mass_seeds.png"]
+    (figure,) = drawn
+    speed, _, place, _ = figure.axes
+    assert speed.get_ylabel() == "speed [cm/s]" and speed.get_title(loc="left") == "SAC in simulation"
+    lines = [line.get_xydata().tolist() for line in place.get_lines()]
+    whole = [[0.0, 1.0], [0.5, 2.0], [1.0, 3.0]]
+    assert lines == [whole, whole, whole[-1:]]  # seed 0, and seed 1 with its cross
+    assert speed.get_lines()[0].get_ydata().tolist() == [1.0, 2.0, 3.0]
 
 
 def test_text_outside_the_marks_stays(mine, tmp_path):

@@ -43,4 +43,5 @@ def study() -> Study:
         shares=(1.0, 0.1, 0.01),
         seeds=5,
         words={"gap": "gap strength"},
+        episodes_of=("1.0", "1"),
     )
