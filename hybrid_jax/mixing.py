@@ -88,6 +88,7 @@ def _quotas(key: Array, p: Array, draws: int) -> Array:
 
     That is below floor(c_j) + [u < c_j - floor(c_j)], which a u that rounds i + u up cannot move.
     """
+    # An accelerator may add in another order for each sum: p_j = 0 must not end an ulp behind its neighbour.
     upto = jnp.where(p > 0, jnp.cumsum(p), 0.0)
     exact = draws * (upto / jnp.max(upto))
     whole = jnp.floor(exact)

@@ -98,30 +98,29 @@ def test_t1_the_row_drawn_is_not_markov():
 # --------------------------------------------------------------------------------- T2: the law of a sampled row
 
 
-def check_rows(seen, q, beta=BETA):
+def check_rows(seen, q, beta=BETA, at=-1):
     """(i, j, s, s') has the law q_i beta_j mu_j(s) P_j(s'|s), and a row of store j is of environment j."""
     law = np.einsum("i,j,jst->ijst", q, beta, MOVES)
-    last = [column[-1] for column in seen[:5]]
-    counts = table((2,) * 5, *last)
+    counts = table((2,) * 5, *(column[at] for column in seen[:5]))
     assert_law(counts, np.einsum("ijst,je->ijest", law, np.eye(2)))
     return counts.sum(axis=0)
 
 
 def test_t2_the_law_of_a_row_is_that_of_beta_alone_whatever_q_sizes_and_fill_levels():
-    store, qs = multi_buffer((3, 5)), ((0.1, 0.9), (0.5, 0.5))
-    early = [check_rows(replicas(store, (q, BETA), steps=2, filled=1), q) for q in qs]
-    late = [check_rows(replicas(store, (q, BETA), steps=12, filled=1, seed=1), q) for q in qs]
-    assert_same_law(*early)
-    assert_same_law(*late)
-    other = check_rows(replicas(store, (qs[0], (0.8, 0.2)), steps=2, filled=1, seed=2), qs[0], (0.8, 0.2))
-    rejects(assert_same_law, early[0], other)  # another beta is another law
+    run = partial(replicas, multi_buffer((3, 5)), steps=12, last=12, filled=1)
+    qs = ((0.1, 0.9), (0.5, 0.5))
+    seen = [run((q, BETA), seed=seed) for seed, q in enumerate(qs)]
+    for at in (0, 1, 4, 11):  # from stores of one or two rows to full ones
+        assert_same_law(*(check_rows(each, q, at=at) for each, q in zip(seen, qs, strict=True)))
+    other = check_rows(run((qs[0], (0.8, 0.2)), seed=2), qs[0], (0.8, 0.2))
+    rejects(assert_same_law, check_rows(seen[0], qs[0]), other)  # another beta is another law
 
 
 def test_t2_from_another_start_the_law_is_reached():
     start = np.array([[0.0, 1.0], [0.0, 1.0]])
-    run = partial(replicas, multi_buffer((3, 5)), ((0.3, 0.7), BETA), filled=1, first=start, count=20_000)
-    rejects(check_rows, run(1), (0.3, 0.7))
-    check_rows(run(40), (0.3, 0.7))
+    seen = replicas(multi_buffer((3, 5)), ((0.3, 0.7), BETA), 40, last=40, filled=1, first=start, count=20_000)
+    rejects(check_rows, seen, (0.3, 0.7), at=0)
+    check_rows(seen, (0.3, 0.7))
 
 
 @pytest.mark.parametrize("wrong", ["averaged kernels", "one store for all", "beta is q", "aliased observations"])
@@ -189,26 +188,30 @@ def test_t3_with_the_authors_fallback_exactly():
         assert share == pytest.approx(known, abs=5e-6)
 
 
-def check_before_full(t):
-    seen = replicas(multi_buffer((60, 60)), ((0.1, 0.9), BETA), steps=t)
+def check_before_full(seen, t):
     share = real_share(0.1, 0.5, t)
     np.testing.assert_array_equal(seen.source, seen.environment)
-    assert_law(table((2,), seen.source[-1]), [share, 1 - share])
+    assert_law(table((2,), seen.source[t - 1]), [share, 1 - share])
 
 
-@pytest.mark.parametrize("t", [1, 2, 5, 10])
-def test_t3_in_the_scheme(t):
-    check_before_full(t)
+def beginning(steps):
+    return replicas(multi_buffer((60, 61)), ((0.1, 0.9), BETA), steps, last=steps)
+
+
+def test_t3_in_the_scheme():
+    seen = beginning(50)
+    for t in T3:
+        check_before_full(seen, t)
 
 
 def test_t3_rejects_a_key_shared_by_environment_and_store(monkeypatch):
     monkeypatch.setattr(finite, "keys", split_as(store="environment"))
-    rejects(check_before_full, 2)
+    rejects(check_before_full, beginning(2), 2)
 
 
 def test_t3_rejects_draws_from_a_store_that_is_empty(monkeypatch):
     monkeypatch.setattr(finite.mixing, "effective", lambda beta, size, instead: beta)
-    rejects(check_before_full, 2)
+    rejects(check_before_full, beginning(2), 2)
 
 
 # ------------------------------------------------------------------------------------ T4: one store is beta = q
