@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.experiment import Experiment
 from hybrid_jax import actor_critic, dynamics_gap
-from hybrid_jax.algorithms import cql, darc, darc_plus, h2o, rebrac, rlpd, sac
+from hybrid_jax.algorithms import cql, darc, darc_plus, ddpg, h2o, rebrac, rlpd, sac
 from hybrid_jax.config import ConfigError
 from hybrid_jax.scaling import Moments
 from hybrid_jax.types import Algorithm, Spec
@@ -54,6 +54,7 @@ METHODS: dict[str, tuple[Callable[[], Any], Callable]] = {
     "darc": (darc.Config, _simulated),
     "darc_online": (darc.online, _simulated),
     "darc_plus": (darc_plus.Config, _both),
+    "ddpg": (lambda: ddpg.Config(mixing="counts"), _both),
     "h2o_no_penalty": _h2o(beta=0.0),
     "h2o_no_weight": _h2o(importance_weight=False),
     "h2o_uniform": _h2o(adaptive_penalty=False),
@@ -63,6 +64,7 @@ OWN = {  # fields of TASK that a method's recipe sets itself
     "cql_tuned": {"actor_lr", "critic_lr", "temperature_lr", "hidden"},
     "cql_recipe": {"actor_lr", "critic_lr", "temperature_lr"},
     "rebrac": {"temperature_lr"},
+    "ddpg": {"temperature_lr"},
     "darc_online": {field.name for field in fields(dynamics_gap.Config)} | {"reward_scale"},
 }
 

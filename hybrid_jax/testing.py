@@ -31,17 +31,19 @@ def check_algorithm(algorithm: Algorithm, spec: Spec) -> None:
 
     `update` keeps tree, shapes and dtypes, traces once, may donate its state, gives finite numbers on rows
     of any origin and the same ones for the same key; `act` and `explore` give actions [N, A] in [-1, 1].
+    Where a row is an episode, the rows are of `spec.episode_length` steps.
     """
     chex.clear_trace_counter()  # it counts by source lines, which two algorithms may share
     init_key, mix_key, rows_key, update_key, act_key = jax.random.split(jax.random.key(0), 5)
     init = jax.jit(algorithm.init)
     update = jax.jit(chex.assert_max_traces(algorithm.update, n=1), donate_argnums=0)
 
-    source = algorithm.mix(mix_key)
+    source = algorithm.mix(mix_key, jnp.full(2, 0.5))
     chex.assert_rank(source, 1)
     chex.assert_type(source, jnp.int32)
     assert jnp.all(source >= REAL), "mix names a store below 0"
-    rows = random_rows(rows_key, source.shape[0], spec, algorithm.extras)
+    assert algorithm.mix_every >= 1, "fewer than one update share a draw of the mix"
+    rows = _stored_rows(rows_key, source.shape[0], spec, algorithm)
 
     state = init(init_key)
     blank = jax.eval_shape(algorithm.init, init_key)
@@ -55,6 +57,14 @@ def check_algorithm(algorithm: Algorithm, spec: Spec) -> None:
         chex.assert_rank(list(metrics.values()), 0)
         state = once
     _check_acting(algorithm, state, spec, act_key)
+
+
+def _stored_rows(key: Array, rows: int, spec: Spec, algorithm: Algorithm) -> Transition:
+    """Random rows as the algorithm's stores hold them: leaves [rows, ...], or [rows, T, ...] of whole episodes."""
+    if not algorithm.episodes:
+        return random_rows(key, rows, spec, algorithm.extras)
+    steps = random_rows(key, rows * spec.episode_length, spec, algorithm.extras)
+    return jax.tree.map(lambda leaf: leaf.reshape(rows, spec.episode_length, *leaf.shape[1:]), steps)
 
 
 def check_sim_env(env: SimEnv) -> None:

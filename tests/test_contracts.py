@@ -71,7 +71,7 @@ BROKEN = {
     "same key, other result": forgetful,
     "action out of bounds": lambda: toy()._replace(act=lambda gain, obs: 1.5 + toy().act(gain, obs)),
     "exploration without noise": lambda: toy()._replace(explore=lambda gain, obs, key: toy().act(gain, obs)),
-    "mix is not of integers": lambda: toy()._replace(mix=lambda key: jnp.zeros(4)),
+    "mix is not of integers": lambda: toy()._replace(mix=lambda key, beta: jnp.zeros(4)),
 }
 
 

@@ -1,0 +1,150 @@
+"""DDPG on rows of K environments, with hindsight where the task has a goal: `Config` ours, `authors` as released.
+
+Lillicrap et al. 2016 (arXiv 1509.02971) on the mix of Di-Castro Shashua et al. 2021 (arXiv 2110.00445, constants of the
+authors' code), HER of Andrychowicz et al. 2017 (arXiv 1707.01495; `her`):
+
+    y   = clip(r + gamma (1 - terminated) Q'(s', pi'(s')), -1/(1 - gamma), 0)   (bounds with a goal alone: r is -1 or 0)
+    L_Q = mean (Q - y)^2,    L_pi = -mean Q(s, pi(s)) + action_l2 mean pi(s)^2
+
+Both gradients are taken at the old state; as y sees slow copies alone, that is the authors' actor before critic.
+With probability 0.3 a row explores by a uniform action, else by clip(pi + N(0, 0.2^2)).
+
+The normaliser (`normaliser`) is fed with the relabelled rows of each batch before their update, by beta therefore, and
+serves acting, updates and goals. What acts is a plain actor with the normaliser in its first two layers; where it
+explores from an export, it samples tanh(mean + 0.2 N(0, 1)), without the uniform actions.
+
+Ours: quotas in each batch, targets that move with every update. `authors`: 40 updates on one store, then one step of
+the targets. Theirs differs yet: the normaliser is fed once with each new episode, by q and not by beta; eight ranks
+with a store each add their gradients up; layers do not start as those of all networks here.
+
+To expect: every goal of a plane by hindsight, 1 in 100 without it (tests/test_ddpg.py). Planar push: not measured yet.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hybrid_jax import actor_critic, distributions, her, learned, networks, normaliser, ranges
+from hybrid_jax.actor_critic import Here
+from hybrid_jax.scaling import Moments
+from hybrid_jax.types import Algorithm, Array, Batch, Goal, PyTree, Spec
+
+
+@dataclass(frozen=True)
+class Config(actor_critic.Config):
+    """Hyper-parameters of DDPG: those of the actor-critic, other numbers, and its own."""
+
+    batch_real: int = 128  # rows per update from the real store; at rates beta the sum of both counts
+    batch_sim: int = 128  # rows per update from the simulator
+    mixing: actor_critic.Mix = "quotas"  # how the rates beta fill a batch; "counts" where a run has none
+    mix_every: int = 1  # updates that share one draw of the mix
+    hidden: tuple[int, ...] = (256, 256, 256)  # widths of actor and critic
+    critics: int = 1  # with more, the smallest counts
+    actor_lr: float = 1e-3  # Adam, policy
+    critic_lr: float = 1e-3  # Adam, critic
+    temperature_lr: float = 0.0  # there is no temperature
+    entropy_in_backup: bool = False  # and no entropy
+    discount: float = 0.98  # gamma
+    tau: float = 5e-3  # step of the target networks
+    target_period: int = 1  # updates per step of the target networks
+    action_l2: float = 1.0  # weight of mean pi(s)^2 in the policy's loss
+    hindsight: float = 4.0  # k: relabelled rows per row with its own goal
+    exploration_noise: float = 0.2  # std of the noise on the policy's action where it explores
+    random_actions: float = 0.3  # share of uniform actions where it explores
+
+
+def authors() -> Config:
+    """As the authors coded it, on one rank: a store for 40 updates, then the targets keep 0.95 of themselves."""
+    return Config(mixing="store", mix_every=40, target_period=40, tau=0.05)
+
+
+class State(NamedTuple):
+    """The actor-critic's state, the observations' statistics and the place among the updates of a target's step."""
+
+    learner: learned.State
+    seen: normaliser.Statistics
+    updates: Array  # [] int32: since init
+
+
+def make(config: Config, spec: Spec, moments: Moments | None = None, goal: Goal | None = None) -> Algorithm:
+    """DDPG; with a goal its rows are whole episodes, `extras["length"]` their steps where some ended early.
+
+    moments: not used, the statistics run along. Raises ValueError for hyper-parameters that cannot work.
+    """
+    check(config, goal)
+    deeper = networks.actor(spec.obs_size, spec.action_size, (2 * spec.obs_size, *config.hidden))
+
+    def next_value(here: Here) -> tuple[Array, Array]:
+        mean, _ = here.actor(here.state.target_actor, here.rows.next_obs)
+        value = actor_critic.smallest_target(here, distributions.mode(mean))
+        return value, jnp.zeros_like(value)
+
+    def actor_loss(params: PyTree, here: Here) -> tuple[Array, Array]:
+        action = distributions.mode(here.actor(params, here.rows.obs)[0])
+        q = actor_critic.smallest(here.q(here.rows.obs, action))
+        return config.action_l2 * jnp.mean(jnp.square(action)) - jnp.mean(q), jnp.zeros_like(q)  # it has no entropy
+
+    def critic_loss(q: Array, y: Array, here: Here) -> tuple[Array, dict]:
+        bounded = y if goal is None else jnp.clip(y, -config.reward_scale / (1 - config.discount), 0.0)
+        return actor_critic.mean_squared_error(q, bounded)
+
+    base = actor_critic.parts(config, spec, next_value=next_value, actor_loss=actor_loss, target_actor=True)
+
+    def init(key: Array) -> State:
+        return State(base.init(key), normaliser.init(spec.obs_size), jnp.int32(0))
+
+    def update(state: State, batch: Batch, key: Array) -> tuple[State, dict]:
+        her_key, step_key = jax.random.split(key)
+        rows = batch.rows
+        if goal is not None:
+            rows = her.relabel(her_key, rows, goal, config.hindsight, dict(rows.extras).get("length"))
+        seen = normaliser.observe(state.seen, rows.obs)
+        rows = rows._replace(**{name: normaliser.normalise(seen, getattr(rows, name)) for name in ("obs", "next_obs")})
+        learner, metrics = base.step(state.learner, rows, critic_loss, step_key)
+        due = (state.updates + 1) % config.target_period == 0
+        kept = {
+            name: jax.tree.map(partial(jnp.where, due), getattr(learner, name), getattr(state.learner, name))
+            for name in ("target_critics", "target_actor")
+        }
+        return State(learner._replace(**kept), seen, state.updates + 1), metrics
+
+    def plain(state: State, actor: PyTree) -> PyTree:
+        """The actor for plain observations, its log_std that of the exploration noise."""
+        params = normaliser.fold(state.seen, actor)["params"]
+        none = jnp.zeros_like(params["log_std_offset"])
+        known = {"log_std_multiplier": none, "log_std_offset": none + jnp.log(max(config.exploration_noise, 1e-8))}
+        return {"params": params | known}
+
+    def act(params: PyTree, obs: Array) -> Array:
+        return distributions.mode(deeper.apply(params, obs)[0])
+
+    def explore(params: PyTree, obs: Array, key: Array) -> Array:
+        noise_key, uniform_key, which_key = jax.random.split(key, 3)
+        action = act(params, obs)
+        noisy = jnp.clip(action + config.exploration_noise * jax.random.normal(noise_key, action.shape), -1.0, 1.0)
+        uniform = jax.random.uniform(uniform_key, action.shape, minval=-1.0)
+        return jnp.where(jax.random.bernoulli(which_key, config.random_actions, action[:, :1].shape), uniform, noisy)
+
+    return actor_critic.algorithm(config, base)._replace(
+        init=init, update=update, explore=explore, act=act, episodes=goal is not None, mix_every=config.mix_every,
+        policy=lambda state: plain(state, base.policy(state.learner)),
+        deployed=lambda state: plain(state, base.deployed(state.learner)),
+    )  # fmt: skip
+
+
+def check(config: Config, goal: Goal | None) -> None:
+    """Refuses hyper-parameters that cannot work. Raises ValueError."""
+    ranges.at_least(config, 1, "mix_every", "target_period")
+    ranges.at_least(config, 0, "action_l2", "hindsight", "exploration_noise")
+    if not 0 <= config.random_actions <= 1:
+        raise ValueError(f"random_actions is {config.random_actions}; give a share in [0, 1].")
+    only = {"temperature_lr": 0.0, "entropy_in_backup": False, "normalise_states": False, "actor_period": 1}
+    for name, value in only.items():
+        if getattr(config, name) != value:
+            why = "DDPG has no entropy, normalises by itself and moves its policy with every update"
+            raise ValueError(f"{name} is {getattr(config, name)}; {why}: give {value}.")
+    if goal is not None and config.discount == 1:
+        raise ValueError("discount is 1, and the value of a goal is held in -1/(1 - discount); give one below 1.")
