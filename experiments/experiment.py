@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from envs.gap import Gap
 from experiments.live import Live
 from hybrid_jax import actor_critic, trainer
 from hybrid_jax.algorithms import h2o
 from hybrid_jax.config import ConfigError, config_hash
+from hybrid_jax.mixing import Way
 from hybrid_jax.physics import Engine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +37,9 @@ class Experiment:
     sim: str = "envs.wheel_legged:make"  # module:factory of the simulator
     real: str = "envs.wheel_legged:make_real"  # module:factory of the real environment (gymnasium interface)
     gap: Gap = Gap()  # what is made wrong with the simulator on top of its own faults
-    engine: Engine = "auto"  # physics engine of the simulator: auto, native, mjx or mjx-warp
+    more_sims: tuple[str, ...] = ()  # module:factory of each further simulator; they have a store each
+    pretended: str = ""  # module:factory of a simulator that plays reality while learning, its rows in the real store
+    engine: Engine = "auto"  # physics engine of the simulators: auto, native, mjx or mjx-warp
     threads: int | None = None  # host threads of the native engine; None: one per core
     dataset: Path | None = DATA / "wheel_legged.hdf5"  # log of real data: D4RL layout (HDF5, npz) or Minari
     log_rows: int | None = None  # use only so many of its first rows; None: all
@@ -45,6 +48,14 @@ class Experiment:
     algorithm: actor_critic.Config = h2o.Config()  # the learner; --method NAME takes another one
     method: str = ""  # the learner's name, where --method has chosen it
     rates: trainer.Rates = trainer.Rates()  # what one iteration collects and learns
+    q: tuple[float, ...] = ()  # rates of collection: reality, the simulators; (): every simulator in every iteration
+    beta: tuple[float, ...] = ()  # rates of use, in the same order; (): as q, or the algorithm's counts without one
+    strategy: Literal["mixed", "sim_dependent", "sim_first"] = "mixed"  # when reality is visited: see mixing.strategy
+    strategy_threshold: float = 0.7  # share of successes in a simulator that the strategy waits for
+    later_beta: tuple[float, ...] = ()  # where beta moves to, evenly ...
+    later_after: int = 0  # ... in so many updates
+    reuse_cap: float | None = None  # beta is lowered where a row would be drawn more often than so, on average
+    visits: Way = "quotas"  # how an iteration's rollout is shared out by q: quotas, rows, or store, one for all of it
     updates: int = 20_000  # updates in all
     evaluate_every: int = 2_000  # updates between evaluations in the real environment
     episodes: int = 3  # real episodes per evaluation

@@ -57,6 +57,7 @@ class Place(NamedTuple):
     episode_length: int  # control steps
     seed: int
     folder: Path
+    beta: tuple[float, ...] = ()  # the rates of use, where the run goes by rates
 
     def settings(self) -> Settings:
         live = self.live
@@ -150,7 +151,8 @@ def robot(
         if live.feed == "synchronous":
             source: Synchronous | Threaded = Synchronous(supervisor, feed, live.policy_every, before)
         else:
-            drawn = int(np.sum(np.asarray(algorithm.mix(jax.random.key(0))) == REAL))
+            beta = np.float32(place.beta) if place.beta else None
+            drawn = int(np.sum(np.asarray(algorithm.mix(jax.random.key(0), beta)) == REAL))
             caps = Caps(drawn, live.max_reuse, live.max_updates_without_real)
             source = Threaded(supervisor, feed, live.policy_every, caps, before)
             if live.rate != "max":

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import methods
+from experiments import methods, rates
 from experiments.experiment import FREE, Experiment, Refused, identity_of
 from experiments.worlds import Worlds, build, check_video, simulated_successors
 from hybrid_jax import buffers, trainer
@@ -18,7 +18,7 @@ from hybrid_jax.algorithms import h2o
 from hybrid_jax.config import json_diff, to_json
 from hybrid_jax.datasets import extras
 from hybrid_jax.scaling import Moments
-from hybrid_jax.types import REAL, Algorithm, SimEnv, Transition
+from hybrid_jax.types import REAL, Algorithm, Transition
 
 
 class Ready(NamedTuple):
@@ -45,10 +45,10 @@ def prepare(experiment: Experiment, resumed: Path | None) -> Ready:
         try:
             worlds = build(experiment, undo)
             wanted = methods.rivals(experiment)
+            wanted = {name: rates.applied(method) for name, method in wanted.items()}
             learners = {name: (method, _learner(method, worlds)) for name, method in wanted.items()}
             for method, algorithm in learners.values():
-                sims = simulators(method, worlds)
-                trainer.make(worlds.spec, sims, algorithm, method.rates, real_capacity(method, worlds))
+                made(method, worlds, algorithm)
                 _check_mix(algorithm, worlds, method)
         except ValueError as error:
             raise Refused(str(error)) from error
@@ -110,7 +110,7 @@ def _learner(experiment: Experiment, worlds: Worlds) -> Algorithm:
     if worlds.rows is not None:
         moments = Moments.of(worlds.rows.obs, worlds.rows.next_obs)
     elif isinstance(experiment.algorithm, h2o.Config):
-        if not live:
+        if not live and worlds.pretended is None:
             raise Refused("H2O learns from real data as well: give it a log with --dataset path.hdf5")
         seen = simulated_successors(worlds.sim, experiment.seed)
         moments = Moments.of(seen, seen)
@@ -125,9 +125,25 @@ def _learner(experiment: Experiment, worlds: Worlds) -> Algorithm:
     return algorithm
 
 
-def simulators(experiment: Experiment, worlds: Worlds) -> tuple[SimEnv, ...]:
-    """The simulators that a learner collects from: none where it draws real rows alone."""
-    return (worlds.sim,) if methods.simulates(experiment.algorithm) else ()
+def made(experiment: Experiment, worlds: Worlds, algorithm: Algorithm) -> trainer.Trainer:
+    """The run's functions. Raises Refused, ValueError where its parts do not fit together."""
+    places = _places(experiment, worlds)
+    mixed = rates.mixed(experiment, places)
+    return trainer.make(
+        worlds.spec,
+        places.sims,
+        algorithm,
+        experiment.rates,
+        real_capacity(experiment, worlds),
+        mixed,
+        None if mixed is None else places.pretended,
+    )
+
+
+def _places(experiment: Experiment, worlds: Worlds) -> rates.Places:
+    """The environments that a learner collects from: no simulator where it draws real rows alone."""
+    sims = (worlds.sim, *worlds.more_sims) if methods.simulates(experiment.algorithm) else ()
+    return rates.Places(sims, worlds.pretended)
 
 
 def real_rows(algorithm: Algorithm, worlds: Worlds) -> Transition | None:
@@ -138,8 +154,9 @@ def real_rows(algorithm: Algorithm, worlds: Worlds) -> Transition | None:
 
 
 def real_capacity(experiment: Experiment, worlds: Worlds) -> int:
-    """Rows that the real store must hold: the log's, and what a robot may add."""
-    return _real_rows(worlds) + (0 if experiment.live.feed == "none" else experiment.live.capacity)
+    """Rows that the real store must hold: the log's, and what a robot, or who plays it, may add."""
+    robots = 0 if experiment.live.feed == "none" else experiment.live.capacity
+    return _real_rows(worlds) + robots + (experiment.rates.sim_capacity if worlds.pretended else 0)
 
 
 def _real_rows(worlds: Worlds) -> int:
@@ -147,6 +164,8 @@ def _real_rows(worlds: Worlds) -> int:
 
 
 def _check_mix(algorithm: Algorithm, worlds: Worlds, experiment: Experiment) -> None:
+    if experiment.algorithm.mixing != "counts":
+        return  # a store without rows is drawn by nobody
     source = np.asarray(algorithm.mix(jax.random.key(0)))
     if np.any(source == REAL) and real_capacity(experiment, worlds) == 0:
         raise Refused(f"{methods.label(experiment)} draws real rows, but there are none; give --dataset path.hdf5")
@@ -159,7 +178,7 @@ def _check_memory(learners: dict[str, tuple[Experiment, Algorithm]], worlds: Wor
 
 def _check_one(experiment: Experiment, algorithm: Algorithm, worlds: Worlds) -> None:
     capacities = [max(real_capacity(experiment, worlds), 1)]
-    capacities += [experiment.rates.sim_capacity for _ in simulators(experiment, worlds)]
+    capacities += [experiment.rates.sim_capacity for _ in _places(experiment, worlds).sims]
     seeds = experiment.seeds if jax.default_backend() != "cpu" else 1
     need = seeds * buffers.memory_bytes(capacities, trainer.example_row(worlds.spec, algorithm.extras))
     free = available_memory()

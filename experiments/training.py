@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import live
+from experiments import live, preflight
 from experiments.experiment import Experiment, Refused, identity_of
 from experiments.judging import judge_of, means, pick
-from experiments.preflight import real_capacity, real_rows, simulators
+from experiments.preflight import real_rows
 from experiments.stopping import Stop
 from experiments.worlds import Worlds
 from hybrid_jax import guards, trainer
@@ -52,8 +52,7 @@ class Program(NamedTuple):
 
 def program(experiment: Experiment, worlds: Worlds, algorithm: Algorithm, many: bool) -> Program:
     """many: several seeds in one program."""
-    sims = simulators(experiment, worlds)
-    made = trainer.make(worlds.spec, sims, algorithm, experiment.rates, real_capacity(experiment, worlds))
+    made = preflight.made(experiment, worlds, algorithm)
     run = trainer.over_seeds(made) if many else trainer.jitted(made)
     return Program(run, judge_of(experiment, worlds, algorithm, many))
 
@@ -191,7 +190,8 @@ def train(
 
 def robot_of(experiment: Experiment, spec: Any, folder: Path, seed: int) -> live.Place:
     """The robot that takes part in a run, with its journal in the run's folder."""
-    return live.Place(experiment.live, experiment.real, spec.episode_length, seed, folder / "robot")
+    beta = () if experiment.algorithm.mixing == "counts" else experiment.beta or experiment.q
+    return live.Place(experiment.live, experiment.real, spec.episode_length, seed, folder / "robot", beta)
 
 
 def _connected(

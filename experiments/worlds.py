@@ -33,18 +33,16 @@ class Worlds(NamedTuple):
     log: hdf5.Dataset | None  # the real data as recorded
     rows: Transition | None  # the same in the stores' form, leaves [D, ...] numpy
     behaviour_return: float | None  # mean over the log's complete episodes
+    more_sims: tuple[SimEnv, ...] = ()  # further simulators
+    pretended: SimEnv | None = None  # plays reality while learning
 
 
 def build(experiment: Experiment, undo: ExitStack) -> Worlds:
     """The worlds that an experiment names; undo: closes what was opened. Raises Refused."""
-    make_sim = factory(experiment.sim, "sim")
-    options = {"engine": experiment.engine, "threads": experiment.threads}
-    if experiment.engine == "auto" and experiment.threads is None:
-        options = {}  # a simulator without a physics engine need not know them
-    sim = _build(make_sim, "sim", experiment.sim, **options)
-    if not isinstance(sim, SimEnv):
-        raise Refused(f"--sim {experiment.sim} made a {type(sim).__name__}; it must return a hybrid_jax.types.SimEnv")
-    sim = gap.apply(sim, experiment.gap)
+    sim = gap.apply(_simulator(experiment, "sim", experiment.sim), experiment.gap)
+    more = tuple(_simulator(experiment, "more_sims", reference) for reference in experiment.more_sims)
+    more = tuple(gap.apply(env, experiment.gap) for env in more)
+    pretended = _simulator(experiment, "pretended", experiment.pretended) if experiment.pretended else None
     _check_live(experiment, sim.spec)
     real = None if experiment.live.by_robot else _instance(experiment, sim.spec, undo)
     if real is None:
@@ -53,12 +51,22 @@ def build(experiment: Experiment, undo: ExitStack) -> Worlds:
         if not 0 <= index < sim.spec.obs_size:
             raise Refused(f"--columns: {name!r} is observation {index}, but there are {sim.spec.obs_size}")
     if experiment.dataset is None:
-        return Worlds(sim.spec, sim, real, None, None, None)
+        return Worlds(sim.spec, sim, real, None, None, None, more, pretended)
     log = _first_rows(load(experiment.dataset, sim.spec), experiment.log_rows)
     whole = bool(np.any(log.terminals | log.timeouts))
     behaviour = scores.behaviour_return(log) if whole else None  # who drove is the same for any share of it
     log = _share_of(log, experiment.log_share, experiment.seed)
-    return Worlds(sim.spec, sim, real, log, hdf5.transitions(log), behaviour)
+    return Worlds(sim.spec, sim, real, log, hdf5.transitions(log), behaviour, more, pretended)
+
+
+def _simulator(experiment: Experiment, field: str, reference: str) -> SimEnv:
+    options = {"engine": experiment.engine, "threads": experiment.threads}
+    if experiment.engine == "auto" and experiment.threads is None:
+        options = {}  # a simulator without a physics engine need not know them
+    sim = _build(factory(reference, field), field, reference, **options)
+    if not isinstance(sim, SimEnv):
+        raise Refused(f"--{field} {reference} made a {type(sim).__name__}; it must return a hybrid_jax.types.SimEnv")
+    return sim
 
 
 def _build(make: Callable, field: str, reference: str, **kwargs: Any) -> Any:
