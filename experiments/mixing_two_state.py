@@ -94,7 +94,7 @@ def all_runs(problem: Problem, steps: int, seeds: int, capacity: int, seed: int)
     cases.append(("one store", problem.qs[0], problem.qs[0], (capacity * environments,)))
     for number, (name, q, beta, capacities) in enumerate(cases):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), number), seeds)
-        curve = np.float64(simulate(problem, capacities, q, beta, steps, keys))
+        curve = np.asarray(simulate(problem, capacities, q, beta, steps, keys), np.float64)
         means = curve[:, BLOCKS // 2 :].mean(axis=1)
         mean, error = means.mean(axis=0), means.std(axis=0, ddof=1) / seeds**0.5
         closed = chains.fixed_point(problem.chains, beta, problem.features, problem.gamma)

@@ -67,7 +67,7 @@ def make(environments: Environments, store: MultiBuffer, draws: int = 1) -> Sche
 
     def init(key: Array, law: Array) -> State:
         place = jax.random.categorical(key, jnp.log(law)).astype(jnp.int32)
-        whole, real = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
+        whole, real = jnp.int32(0), jnp.float32(0)
         return State(place, store.init(Transition(whole, whole, real, real, whole, {"environment": whole})))
 
     def move(state: State, i: Array, action_key: Array, successor_key: Array, policy: Array) -> State:
@@ -84,7 +84,8 @@ def make(environments: Environments, store: MultiBuffer, draws: int = 1) -> Sche
     def fill(state: State, key: Array, policy: Array, rows: int) -> State:
         def one(state: State, pair: tuple[Array, Array]) -> tuple[State, None]:
             i, key = pair
-            return move(state, i, *jax.random.split(key), policy), None
+            action_key, successor_key = jax.random.split(key)
+            return move(state, i, action_key, successor_key, policy), None
 
         visits = jnp.tile(jnp.arange(count, dtype=jnp.int32), rows)
         return jax.lax.scan(one, state, (visits, jax.random.split(key, rows * count)))[0]

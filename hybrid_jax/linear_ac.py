@@ -90,8 +90,9 @@ def make(
     chex.assert_type(phi, float)
 
     def init() -> State:
-        zeros = [jnp.zeros(shape, phi.dtype) for shape in ((), phi.shape[1:], (phi.shape[0], actions))]
-        return State(*zeros, jnp.int32(0))
+        states, size = phi.shape
+        eta, v, theta = (jnp.zeros(shape, phi.dtype) for shape in ((), size, (states, actions)))
+        return State(eta, v, theta, jnp.int32(0))
 
     def policy(state: State) -> Array:
         return jax.nn.softmax(state.theta, axis=-1)
