@@ -12,11 +12,16 @@ import pytest
 
 from envs import fetch_push, goals, push, push_scripted
 from envs.push import GOAL, REAL, SIMULATED, Domain, RealPush
-from hybrid_jax import physics
+from hybrid_jax import physics, rollout
 
 G = 9.81
 SIMS = 8  # of every batch here, so that each engine compiles once
-DOMAINS = {"simulated": SIMULATED, "real": REAL, "ice": Domain(0.03, 0.03, puck_mass=2.0), "grain": Domain(1.0, 0.25)}
+DOMAINS = {
+    "simulated": SIMULATED,
+    "real": REAL,
+    "ice": Domain(0.03, 0.03, puck_mass=2.0),
+    "grain": Domain(1.0, 0.25, tip_friction=0.5, stiffness=600.0, damping=60.0),
+}
 HASTY = push_scripted.Pusher(slow=1.0, per_metre=0.0, arrived=push.THRESHOLD)
 
 
@@ -84,10 +89,12 @@ def test_without_a_candidate_far_enough_it_is_the_farthest_corner():
 
 
 def test_an_observation_by_hand():
-    turn = 0.3
-    qpos = np.array([0.01, 0.02, 0.11, -0.08, 0.01, np.cos(turn / 2), 0.0, 0.0, np.sin(turn / 2)])
+    turn, tilt, turned = 0.3, np.array([0.6, 0.0, 0.8, 0.0]), np.zeros(4)  # a turn, and before it a tilt about y
+    mujoco.mju_mulQuat(turned, np.array([np.cos(turn / 2), 0.0, 0.0, np.sin(turn / 2)]), tilt)
+    qpos = np.array([0.01, 0.02, 0.11, -0.08, 0.01, *turned])
     obs = push.observe(qpos, np.arange(8.0), np.array([0.05, 0.06]), np)
-    by_hand = [0.01, 0.02, 0.11, -0.08, 0.10, -0.10, np.sin(turn), np.cos(turn), 0, 1, 2, 3, 7, 0.11, -0.08, 0.05, 0.06]
+    x_axis = (0.6**2 - 0.8**2) * np.array([np.sin(turn), np.cos(turn)])  # cos of the tilt, 2 atan(4/3), by the turn
+    by_hand = [0.01, 0.02, 0.11, -0.08, 0.10, -0.10, *x_axis, 0, 1, 2, 3, 7, 0.11, -0.08, 0.05, 0.06]
     np.testing.assert_allclose(obs, by_hand, atol=1e-12)
     chex.assert_trees_all_close(push.observe(*map(jnp.float32, (qpos, np.arange(8.0), [0.05, 0.06]))), obs, atol=1e-6)
 
@@ -125,6 +132,13 @@ def test_a_sliding_puck_stops_where_coulomb_says(engine, name):
     np.testing.assert_allclose(travelled[speeds == 0], 0.0, atol=1e-3)
 
 
+def test_even_friction_knows_no_direction(engine):
+    """Eight ways, Coulomb's distance on each: a pyramid of friction would let the diagonals go half as far again."""
+    way = np.stack([np.cos(np.arange(SIMS) * np.pi / 4), np.sin(np.arange(SIMS) * np.pi / 4)], -1)
+    travelled = engine.run(_record(Domain(0.2, 0.2)), AROUND * 3, 0.5 * way, 20)[-1, :, 2:4] - AROUND * 3
+    np.testing.assert_allclose(travelled, (0.25 / (2 * 0.2 * G) - 0.001) * way, rtol=0.03, atol=1e-3)
+
+
 @pytest.mark.parametrize("friction", [0.03, 0.3])
 def test_a_pull_of_a_tenth_of_the_weight_moves_the_puck_or_does_not(engine, friction):
     """On a slope of 1 in 10: (0.1 - mu) g t (t + dt) / 2 where that is positive, and not at all elsewhere."""
@@ -139,6 +153,24 @@ def test_other_tables_and_pucks_are_no_other_program(engine):
     for domain in DOMAINS.values():
         engine.run(_record(domain), AROUND, 0.1, 1)
     assert engine.step._cache_size() == 1 and engine.init._cache_size() == 1
+
+
+def test_simulations_of_different_tables_run_in_one_program():
+    env = push.make("native", threads=1)
+    models = [_record(domain) for domain in DOMAINS.values()]
+    reset, step = map(jax.jit, rollout.batched(env._replace(model=physics.stack(models))))
+    state, _ = reset(jnp.stack([jax.random.key(5)] * len(models)))  # the same first state on each
+    single_step = jax.jit(env.step)
+    way = state.obs[0, 2:4] / jnp.linalg.norm(state.obs[0, 2:4])
+    for _ in range(12):
+        state, out = step(state, jnp.stack([way] * len(models)))
+    for i, model in enumerate(models):
+        alone, obs = jax.jit(env.reset)(model, jax.random.key(5))
+        for _ in range(12):
+            alone, single = single_step(model, alone, way)
+        chex.assert_trees_all_close(out.obs[i], single.obs, atol=1e-6)
+    moved = np.linalg.norm(np.asarray(out.obs - obs[None])[:, GOAL.achieved], axis=-1)
+    assert len(np.unique(np.round(moved, 3))) == len(models) and moved.min() > 0.02
 
 
 @pytest.mark.parametrize("name", ["simulated", "real"])
@@ -174,7 +206,9 @@ def test_the_constants_reach_the_engine_through_the_record(name):
     box = domain.puck_mass / 3 * np.array([0.035**2 + 0.01**2, 0.035**2 + 0.01**2, 2 * 0.035**2])
     np.testing.assert_allclose(np.diag(inertia)[2:], [*[domain.puck_mass] * 3, *box], rtol=1e-5)
     data.ctrl[:] = push.command(_record(domain), np.zeros(2), np.array([1.0, -0.5]), np)
+    data.qvel[:2] = 0.1
     mujoco.mj_forward(model, data)
+    np.testing.assert_allclose(data.qfrc_passive[:2], -0.1 * domain.damping, rtol=1e-6)
     np.testing.assert_allclose(data.qfrc_actuator[:2], domain.stiffness * np.array([0.05, -0.025]), rtol=1e-5)
 
 
