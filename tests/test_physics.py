@@ -209,6 +209,23 @@ def test_mass_constants_follow_mujoco(cheetah):
     assert np.all((lighter > 0.45) & (lighter < 0.9))  # armature keeps it from halving exactly
 
 
+BOX = """<mujoco><option gravity="0 0 0"/><worldbody><body pos="0 0 1"><freejoint/>
+<geom type="box" size=".1 .1 .1" mass="2"/></body><body pos="1 0 1"><joint name="slide" type="slide" axis="1 0 0"/>
+<geom type="sphere" size=".1" mass="1"/></body></worldbody><actuator><motor joint="slide"/></actuator></mujoco>"""
+
+
+@pytest.mark.parametrize("engine", ["native", "mjx"])
+def test_free_bodies_of_another_mass_have_its_inertia(engine):
+    """v = F t / m: MuJoCo C reads the inertia of such bodies from a derived constant."""
+    mj_model = mujoco.MjModel.from_xml_string(BOX)
+    bundle = physics.make(mj_model, frame_skip=10, engine=engine, threads=1)
+    for scale in (1.0, 3.0):
+        record = physics.rescaled_mass(mj_model, scale)
+        state = bundle.init(record, jnp.float32(mj_model.qpos0), jnp.zeros(mj_model.nv))
+        _, motion = bundle.step(record, state, jnp.float32([1.5]))
+        np.testing.assert_allclose(motion.qvel[6], 1.5 * 10 * mj_model.opt.timestep / scale, rtol=1e-4)
+
+
 def test_unchanged_constants_give_back_the_float64_model(cheetah):
     mj_model = cheetah.physics.mj_model
     again = physics.with_constants(mj_model, physics.constants(mj_model))

@@ -17,7 +17,7 @@ from hybrid_jax.types import Array
 class PhysicsModel(NamedTuple):
     """Constants of a MuJoCo model that both engines take as an argument (float32).
 
-    The inverse weights and subtree masses follow from the masses: change masses through
+    The inverse weights, inertias at rest and subtree masses follow from the masses: change masses through
     `constants`, which lets MuJoCo recompute them.
     """
 
@@ -30,6 +30,7 @@ class PhysicsModel(NamedTuple):
     body_subtreemass: Array  # [B] kg
     body_invweight0: Array  # [B, 2]
     dof_invweight0: Array  # [V]
+    dof_M0: Array  # [V] inertia at rest, which MuJoCo C takes for that of bodies that move freely
     dof_damping: Array  # [V]
     dof_frictionloss: Array  # [V]
     actuator_gear: Array  # [U, 6]
