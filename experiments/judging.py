@@ -78,6 +78,8 @@ def judge_of(experiment: Experiment, worlds: Worlds, algorithm: Algorithm, many:
                 "real_falls": float(sum(episode.terminated for episode in episodes)) if episodes else math.nan,
                 "sim_return": float(np.mean(returns)),
             }
+            if worlds.sim.success is not None:
+                seen["real_success"] = mean([float(worlds.sim.success(episode.obs[-1])) for episode in episodes])
             if robot is not None:
                 seen |= {"robot/episodes": len(lived), "robot/return": mean([episode.total for episode in lived])}
             scores.append(seen)

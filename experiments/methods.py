@@ -4,6 +4,7 @@ A method takes from an experiment what belongs to the task (networks, learning r
 the size of its batch, and brings the rest itself.
 """
 
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -14,7 +15,7 @@ from hybrid_jax import actor_critic, dynamics_gap
 from hybrid_jax.algorithms import cql, darc, darc_plus, ddpg, h2o, rebrac, rlpd, sac
 from hybrid_jax.config import ConfigError
 from hybrid_jax.scaling import Moments
-from hybrid_jax.types import Algorithm, Spec
+from hybrid_jax.types import Algorithm, Goal, Spec
 
 # What belongs to the task, not to the method; beyond it a method's own defaults hold.
 TASK = (
@@ -98,9 +99,11 @@ def label(experiment: Experiment) -> str:
     return experiment.method or type(experiment.algorithm).__module__.rpartition(".")[2]
 
 
-def make(config: actor_critic.Config, spec: Spec, moments: Moments | None) -> Algorithm:
-    """The algorithm behind a config; its class and its `make` share a module."""
-    return sys.modules[type(config).__module__].make(config, spec, moments)
+def make(config: actor_critic.Config, spec: Spec, moments: Moments | None, goal: Goal | None = None) -> Algorithm:
+    """The algorithm behind a config; its class and its `make` share a module. goal: for those that relabel it."""
+    module = sys.modules[type(config).__module__]
+    relabels = "goal" in inspect.signature(module.make).parameters
+    return module.make(config, spec, moments, **({"goal": goal} if relabels else {}))
 
 
 def simulates(config: actor_critic.Config) -> bool:

@@ -116,7 +116,12 @@ def _learner(experiment: Experiment, worlds: Worlds) -> Algorithm:
         moments = Moments.of(seen, seen)
     else:
         moments = None
-    algorithm = methods.make(experiment.algorithm, worlds.spec, moments)
+    algorithm = methods.make(experiment.algorithm, worlds.spec, moments, worlds.sim.goal)
+    if algorithm.episodes and (live or worlds.rows is not None):
+        raise Refused(
+            f"--method {methods.label(experiment)} with goals stores whole episodes, which neither a log's rows nor a"
+            " robot's are; give --dataset none and a simulator as --pretended"
+        )
     if algorithm.extras and live:
         raise Refused(
             f"--method {methods.label(experiment)} learns from a log alone, a robot's rows lack"

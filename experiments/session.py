@@ -183,4 +183,6 @@ def test(
         "sim_steps": outcome.sim_steps,
         "real_steps": outcome.real_steps,
     }
+    if worlds.sim.success is not None:
+        result["successes"] = sum(bool(worlds.sim.success(episode.obs[-1])) for episode in episodes)
     write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import study_episodes, study_markdown, study_plots
+from experiments import marked, study_episodes, study_markdown, study_plots
 from experiments.study_grid import Study, grid, programs
 from experiments.study_scores import Scores, named
 from experiments.study_table import Row
-from hybrid_jax.config import ConfigError
-from hybrid_jax.metrics import write_atomically
 
-BEGIN = "<!-- study begin: what stands between the two marks is written by experiments/study.py -->"
-END = "<!-- study end -->"
+PROGRAM = "experiments/study.py"
+BEGIN, END = marked.begin(PROGRAM), marked.END
 
 
 def write(study: Study, rows: list[Row], out: Path, command: str, runs: Path | None = None) -> str:
@@ -22,7 +20,7 @@ def write(study: Study, rows: list[Row], out: Path, command: str, runs: Path | N
     runs: where the runs left their folders, for pictures of their test episodes.
     """
     path = out / f"{study.name}.md"
-    before, after = _kept(path, study.title)
+    kept = marked.around(path, study.title, PROGRAM)
     scores = Scores(study, rows)
     if not scores.rows:
         return f"{path} is not written: no run is done"
@@ -30,23 +28,9 @@ def write(study: Study, rows: list[Row], out: Path, command: str, runs: Path | N
     pictures = study_plots.draw(scores, out)
     for task in study.tasks:
         pictures[task] += study_episodes.draw(scores, task, runs or out, out)
-    write_atomically(path, before + "\n".join([BEGIN, *_report(scores, command, pictures), END]) + after)
+    marked.write(path, kept, _report(scores, command, pictures), PROGRAM)
     names = [picture.name for of_task in pictures.values() for picture in of_task]
     return f"written: {path} with {', '.join(names)}"
-
-
-def _kept(path: Path, title: str) -> tuple[str, str]:
-    """The text before and behind the marks."""
-    if not path.exists():
-        return f"# {title}\n\n", "\n"
-    text = path.read_text()
-    found = text.count(BEGIN), text.count(END)
-    if found == (0, 0):
-        return f"{text.rstrip()}\n\n## {title}\n\n", "\n"
-    before, _, rest = text.partition(BEGIN)
-    if found != (1, 1) or END not in rest:
-        raise ConfigError(f"{path}: it needs the line {BEGIN!r} once and the line {END!r} once behind it, or neither")
-    return before, rest.partition(END)[2]
 
 
 def _report(scores: Scores, command: str, pictures: dict[str, list[Path]]) -> list[str]:

@@ -75,7 +75,9 @@ def sources(way: Way, draws: int) -> Callable[[Array, Array], Array]:
     if draws < 1:
         raise ValueError(f"a mix of {draws} rows cannot be learned from; the batch must be at least 1.")
 
-    def mix(key: Array, p: Array) -> Array:
+    def mix(key: Array, p: Array | None = None) -> Array:
+        if p is None:
+            raise ValueError("rows are drawn at the rates beta, and the run has none; give it rates, or mix by counts.")
         chex.assert_rank(p, 1)
         chex.assert_type(p, float)
         return ways[way](key, p, draws).astype(jnp.int32)
@@ -163,8 +165,9 @@ def after_success(before: Schedule, after: Schedule, environments: Array, thresh
 def strategy(name: str, q: Array, beta: Array, threshold: float = 0.7) -> Schedule:
     """The authors' strategies, index 0 the real environment: when its collection begins. beta is the same in all.
 
-    mixed: q from the start. sim_dependent: simulators alone until one has succeeded in `threshold` of its episodes,
-    then q. sim_first: the same, then reality alone. Raises ValueError for another name, or where q has no simulator.
+    mixed: q from the start. sim_dependent: simulators alone, as q stands to q among them or else alike, until one has
+    succeeded in `threshold` of its episodes, then q. sim_first: the same, then reality alone. q and beta may be traced.
+    Raises ValueError for another name.
     """
     known = ("mixed", "sim_dependent", "sim_first")
     if name not in known:
@@ -172,9 +175,9 @@ def strategy(name: str, q: Array, beta: Array, threshold: float = 0.7) -> Schedu
     if name == "mixed":
         return constant(q, beta)
     simulated = jnp.arange(q.shape[0]) > 0
-    if not float(jnp.sum(q * simulated)) > 0:
-        raise ValueError(f"q is {q}: the strategy {name!r} begins in the simulators, give them a rate above 0.")
-    alone = jnp.where(simulated, q, 0.0) / jnp.sum(jnp.where(simulated, q, 0.0))
+    alone = jnp.where(simulated, q, 0.0)
+    alone = jnp.where(jnp.sum(alone) > 0, alone, simulated.astype(q.dtype))
+    alone = alone / jnp.maximum(jnp.sum(alone), jnp.finfo(q.dtype).tiny)
     then = q if name == "sim_dependent" else jnp.where(simulated, 0.0, 1.0)
     return after_success(constant(alone, beta), constant(then, beta), simulated, threshold)
 

@@ -196,12 +196,14 @@ def test_the_authors_strategies(name, before, after):
     assert schedule._cache_size() == 1
 
 
-def test_strategies_that_cannot_be_are_refused():
+def test_simulators_without_a_rate_begin_alike():
+    schedule = mixing.strategy("sim_first", array(1, 0, 0), array(1, 0, 0))
+    assert_rates(schedule(progress(success=(0, 0, 0))), [0, 0.5, 0.5], array(1, 0, 0))
+
+
+def test_an_unknown_strategy_is_refused():
     with pytest.raises(ValueError, match="'real_first' is none of mixed, sim_dependent, sim_first"):
         mixing.strategy("real_first", Q, BETA)
-    with pytest.raises(ValueError, match="begins in the simulators, give them a rate above 0"):
-        mixing.strategy("sim_first", array(1, 0), BETA)
-    assert_rates(mixing.strategy("mixed", array(1, 0), BETA)(progress()), [1, 0], BETA)
 
 
 def test_after_success_watches_the_environments_it_is_told_to():

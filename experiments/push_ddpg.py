@@ -1,0 +1,31 @@
+"""Planar push, "Sim and Real: Better Together": DDPG with hindsight on a simulator and a pretended reality.
+
+One of ten control steps is spent in reality (q), half of each batch comes from there (beta); reality is MuJoCo C with a
+heavier puck on a table with a grain. `experiments/push_study.py` varies the rates.
+
+To expect: see docs/results/push_mixing.md.
+"""
+
+from experiments.experiment import Experiment
+from hybrid_jax import trainer
+from hybrid_jax.algorithms import ddpg
+
+
+def config() -> Experiment:
+    return Experiment(
+        name="push_ddpg",
+        sim="envs.push:make",
+        real="envs.push:make_real",
+        pretended="envs.push:make_pretended",
+        dataset=None,
+        algorithm=ddpg.Config(hidden=(64, 64, 64), batch_real=64, batch_sim=64, tau=0.01),
+        rates=trainer.Rates(sims=4, unroll=50, updates=40, sim_capacity=400_000, pool=256),
+        q=(0.1, 0.9),
+        beta=(0.5, 0.5),
+        visits="store",
+        updates=60_000,
+        evaluate_every=4_000,
+        episodes=20,
+        test_episodes=50,
+        rivals=(),
+    )

@@ -1,0 +1,123 @@
+"""The report of the push study: real episodes to a success rate, by rates and strategy."""
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from experiments import marked
+from experiments.push_runs import EPISODES, STRATEGIES, Cell, Point
+from hybrid_jax.plots import COLOURS, FAINT, INK, dress
+from hybrid_jax.statistics import bootstrap_ci, stratified_ci
+
+PROGRAM = "experiments/push_study.py"
+TITLE = "Planar push: real episodes saved by drawing reality more often than it is visited"
+LEVELS = (0.5, 0.9)
+LAST = 5  # evaluations that the final success is the mean of
+
+Kind = tuple[str, float, float]  # strategy, q, beta
+Runs = dict[Kind, list[list[Point]]]
+
+
+def write(runs: dict[Cell, list[Point]], cells: list[Cell], out: Path) -> str:
+    """Writes OUT/push_mixing.md and .png; returns a sentence. Raises ConfigError where the marks are damaged."""
+    path = out / "push_mixing.md"
+    if not runs:
+        return f"{path} is not written: no run is done"
+    kept = marked.around(path, TITLE, PROGRAM)
+    grouped: Runs = {}
+    for cell in cells:
+        kind = (cell.strategy, cell.q, cell.beta)
+        grouped.setdefault(kind, [])
+        if cell in runs:
+            grouped[kind].append(runs[cell])
+    _draw(grouped, out / "push_mixing.png")
+    marked.write(path, kept, _lines(grouped, len(runs), len(cells)), PROGRAM)
+    return f"written: {path}"
+
+
+def episodes_to(points: list[Point], level: float) -> float:
+    """Real episodes at the first evaluation with such a success in reality; infinite where there is none."""
+    return next((float(point.real_episodes) for point in points if point.real_success >= level), math.inf)
+
+
+def final(points: list[Point]) -> float:
+    """Success in reality, the mean of the last evaluations."""
+    return float(np.mean([point.real_success for point in points[-LAST:]]))
+
+
+def _median(values: list[float]) -> str:
+    """Median over seeds with its bootstrap interval, where half of them got there; and how many did."""
+    reached = [value for value in values if math.isfinite(value)]
+    count = f"{len(reached)} of {len(values)}"
+    if not values or 2 * len(reached) <= len(values):
+        return f"never ({count})"
+    most = 10.0 * max(reached)  # stands for never: only its order matters to a median
+    low, high = stratified_ci([[min(v, most) for v in values]], statistic=lambda x: np.median(x, axis=-1))
+    upper = "never" if high > max(reached) else f"{high:,.0f}"
+    return f"{np.median(values):,.0f}<br>{low:,.0f} to {upper} ({count})"
+
+
+def _lines(grouped: Runs, done: int, of: int) -> list[str]:
+    lines = [
+        "",
+        f"`python {PROGRAM}`: {done} of {of} runs are done. Success is that of {EPISODES} greedy episodes",
+        "at their last step, in MuJoCo C with reality's constants; they are no real episodes of the run. Real episodes",
+        "to a success rate: the median over seeds at the first evaluation that shows it, its 95 % bootstrap interval,",
+        f"and how many got there. Final success: the mean of the last {LAST} evaluations, with the seeds' interval.",
+        "Reuse: draws for each real step.",
+        "",
+        "| strategy | q real | beta real | real episodes to 50 % | to 90 % | final success | in simulation | reuse |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for (strategy, q, beta), runs in grouped.items():
+        if runs:
+            first = [_median([episodes_to(points, level) for points in runs]) for level in LEVELS]
+            ends = [final(points) for points in runs]
+            low, high = bootstrap_ci(ends)
+            sim = np.mean([[point.sim_success for point in points[-LAST:]] for points in runs])
+            reuse = np.mean([points[-1].reuse for points in runs])
+            lines.append(
+                f"| {_words(strategy, q)} | {q:g} | {beta:g} | {first[0]} | {first[1]} | {np.mean(ends):.2f}<br>"
+                f"{low:.2f} to {high:.2f} | {sim:.2f} | {reuse:,.0f} |"
+            )
+    origins = Counter(points[0].origin for runs in grouped.values() for points in runs)
+    shown = "; ".join(f"{origin} ({count} runs)" for origin, count in origins.items())
+    return [*lines, "", "![Success in reality against real episodes](push_mixing.png)", "", f"- {shown}",
+            "- every evaluation: [push_mixing.csv](push_mixing.csv)", ""]  # fmt: skip
+
+
+def _words(strategy: str, q: float) -> str:
+    return {0.0: "simulator alone", 1.0: "reality alone"}.get(q, strategy)
+
+
+def _draw(grouped: Runs, path: Path) -> None:
+    """Success in reality against real episodes: a panel a strategy, at q = 0.1, reality alone beside it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((12.0, 4.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle("Planar push: success in reality, 0.1 of the steps spent there", x=0.01, ha="left", color=INK)
+    panels = figure.subplots(1, len(STRATEGIES), sharey=True, squeeze=False)[0]
+    for axes, strategy in zip(panels, STRATEGIES, strict=True):
+        dress(axes)
+        axes.set_title(strategy.replace("_", " "), loc="left", fontsize=10, color=INK)
+        axes.set_xscale("log")
+        axes.set_xlabel("real episodes")
+        for beta, colour in zip((0.1, 0.5, 0.9), COLOURS, strict=False):
+            _curves(axes, grouped.get((strategy, 0.1, beta), []), colour, f"beta {beta:g}")
+        _curves(axes, grouped.get(("mixed", 1.0, 1.0), []), FAINT, "reality alone")
+    panels[0].set_ylabel("share of successes")
+    named = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    panels[-1].legend(named.values(), named.keys(), frameon=False, fontsize=9, labelcolor=INK)
+    figure.savefig(path, facecolor="white", metadata={"Software": None})
+
+
+def _curves(axes, runs: list[list[Point]], colour: str, label: str) -> None:
+    """Each seed thin, and a name once."""
+    for i, points in enumerate(runs):
+        x = [max(point.real_episodes, 1) for point in points]
+        y = [point.real_success for point in points]
+        axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.7, label=label if i == 0 else None)

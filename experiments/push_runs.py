@@ -1,0 +1,152 @@
+"""The runs of the push study: one compiled step for every cell, whose rates are arguments; a CSV of their curves."""
+
+import csv
+import platform
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs import push
+from experiments import push_ddpg
+from experiments.experiment import ROOT
+from hybrid_jax import mixing, rollout, trainer
+from hybrid_jax.algorithms import ddpg
+from hybrid_jax.mixing import Mixing, Progress, Rates
+from hybrid_jax.provenance import git_state
+from hybrid_jax.types import REAL, SimEnv
+
+ITERATIONS = 1_500  # of a run: 40 updates and four episodes each
+EVERY = 50  # iterations between two evaluations
+EPISODES = 200  # greedy ones behind a success rate
+STRATEGIES = ("mixed", "sim_dependent", "sim_first")
+
+
+class Cell(NamedTuple):
+    """A run: the rates of reality, the strategy of collection, the seed."""
+
+    q: float
+    beta: float
+    strategy: str
+    seed: int
+
+
+class Point(NamedTuple):
+    """One evaluation of a run."""
+
+    q: float
+    beta: float
+    strategy: str
+    seed: int
+    updates: int
+    real_episodes: int
+    sim_episodes: int
+    real_success: float  # share of EPISODES greedy episodes
+    sim_success: float
+    reuse: float  # draws for each step ever collected in reality
+    seconds: float  # of wall clock since the run began
+    origin: str  # commit, device, versions
+
+
+def grid(seeds: int) -> list[Cell]:
+    """q x beta x strategy of the specification, and either world alone; seed by seed."""
+    cells = [(1.0, 1.0, "mixed"), (0.0, 0.0, "mixed")]
+    cells += [(q, beta, name) for name in STRATEGIES for q in (0.05, 0.1, 0.3) for beta in (q, 0.5, 0.9)]
+    return [Cell(*cell, seed) for seed in range(seeds) for cell in cells]
+
+
+class Program(NamedTuple):
+    """What all runs share, compiled once."""
+
+    run: trainer.Trainer
+    schedules: dict[str, Callable]  # strategy -> (Progress, Rates) -> Rates
+    judge: Callable  # (deployed actor, key) -> successes in reality and in the simulator [2]
+    deployed: Callable
+
+
+def program() -> Program:
+    """Reality is MuJoCo C with `push.REAL`, the simulator the same with `push.SIMULATED`."""
+    settings = push_ddpg.config()
+    worlds = push.make_pretended(threads=1), push.make(threads=1)
+    assert isinstance(settings.algorithm, ddpg.Config)
+    algorithm = ddpg.make(settings.algorithm, push.SPEC, goal=push.GOAL)
+    none = Rates(*(jnp.zeros(2),) * 2)  # every step is told its own
+    made = trainer.make(
+        push.SPEC, worlds[1:], algorithm, settings.rates, settings.rates.sim_capacity,
+        Mixing(mixing.constant(*none), settings.visits), worlds[REAL],
+    )  # fmt: skip
+
+    def judge(actor: Any, key: jax.Array) -> jax.Array:
+        keys = jax.random.split(key)
+        return jnp.stack([_success(env, algorithm.act, actor, own) for env, own in zip(worlds, keys, strict=True)])
+
+    def scheduled(name: str) -> Callable:
+        return jax.jit(lambda seen, rates: mixing.strategy(name, *rates)(seen))
+
+    schedules = {name: scheduled(name) for name in STRATEGIES}
+    return Program(trainer.jitted(made), schedules, jax.jit(judge), jax.jit(algorithm.deployed))
+
+
+def _success(env: SimEnv, act: Callable, actor: Any, key: jax.Array) -> jax.Array:
+    """The share of whole greedy episodes that succeed."""
+    start, go = jax.random.split(key)
+    state = rollout.init(env, start, EPISODES, EPISODES, spread=False)
+    greedy = lambda obs, key: act(actor, obs)  # noqa: E731
+    *_, stats = rollout.rollout(env, greedy, state, go, env.spec.episode_length)
+    return stats.succeeded / EPISODES
+
+
+def run(made: Program, cell: Cell) -> Iterator[Point]:
+    """Trains a cell and gives its points, one after the other."""
+    started, origin = time.monotonic(), _origin()
+    rates = Rates(*(jnp.float32([x, 1 - x]) for x in (cell.q, cell.beta)))
+    state = made.run.init(jax.random.key(cell.seed), None)
+    success = best = np.zeros(2, np.float32)  # of greedy episodes: a third of the exploring actions are blind
+    for iteration in range(1, ITERATIONS + 1):
+        progress = Progress(state.step, state.buffers.added, state.buffers.draws, success, best)
+        state, _ = made.run.step(state, None, None, made.schedules[cell.strategy](progress, rates))
+        if iteration % EVERY == 0:
+            success = np.asarray(made.judge(made.deployed(state.algorithm), jax.random.key(10_000 + iteration)))
+            best = np.maximum(best, success)
+            added, draws = (np.asarray(x, np.float64) for x in (state.buffers.added, state.buffers.draws))
+            yield Point(
+                *cell,
+                iteration * made.run.updates,
+                *map(int, added),
+                *map(float, success),
+                float(draws[REAL] / max(added[REAL] * push.SPEC.episode_length, 1)),
+                time.monotonic() - started,
+                origin,
+            )
+
+
+def _origin() -> str:
+    git = git_state(ROOT)
+    packages = " ".join(f"{name} {version(name)}" for name in ("jax", "mujoco"))
+    return f"{str(git['commit'])[:12]} {jax.default_backend()} python {platform.python_version()} {packages}"
+
+
+def read(path: Path) -> dict[Cell, list[Point]]:
+    """The finished runs of a table. A run that was cut while it was written is not among them."""
+    found: dict[Cell, list[Point]] = {}
+    if path.exists():
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                point = Point(*(kind(row[name]) for name, kind in Point.__annotations__.items()))
+                found.setdefault(Cell(*point[:4]), []).append(point)
+    return {cell: points for cell, points in found.items() if len(points) == ITERATIONS // EVERY}
+
+
+def append(path: Path, points: list[Point]) -> None:
+    """Adds a finished run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if file.tell() == 0:
+            writer.writerow(Point._fields)
+        writer.writerows([f"{x:.4g}" if isinstance(x, float) else x for x in point] for point in points)

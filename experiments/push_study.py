@@ -1,0 +1,100 @@
+"""Does it save real episodes to learn from reality more often than to visit it? The planar push by q, beta, strategy.
+
+    python experiments/push_study.py --workers 2 --minutes 60       what is open, a process a core; again: goes on
+    python experiments/push_study.py --only strategy=mixed,q=0.1    those cells alone; several values: q=0.1,q=0.3
+    python experiments/push_study.py --report                       writes the report of what is done
+
+A finished run adds its curve to OUT/push_mixing.csv; the report is OUT/push_mixing.md. Success is the share of 200
+greedy episodes in MuJoCo C with reality's constants that end at the goal; these are no real episodes of the run.
+"""
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 0 done, 2 the user's mistake."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=1, help="processes, each on one core")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N - 1")
+    parser.add_argument("--only", default="", metavar="AXIS=VALUE,...", help="runs of these values alone")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results", help="folder of table and report")
+    parser.add_argument("--report", action="store_true", help="write the report and stop")
+    asked = parser.parse_args(arguments)
+    os.environ |= ONE_THREAD  # before jax is imported, which fixes the sizes of thread pools
+    from experiments import push_report, push_runs
+
+    table = asked.out / "push_mixing.csv"
+    try:
+        cells = _chosen(push_runs.grid(asked.seeds), asked.only)
+    except ValueError as error:
+        print(f"push_study.py: {error}", file=sys.stderr)
+        return 2
+    if not asked.report:
+        done = push_runs.read(table)
+        left = [cell for cell in cells if cell not in done]
+        print(f"{len(cells) - len(left)} of {len(cells)} runs are done", flush=True)
+        until, context = time.time() + 60 * asked.minutes, multiprocessing.get_context("spawn")
+        with context.Manager() as manager:
+            lock = manager.Lock()
+            open_cells = manager.list(left)
+            workers = [
+                context.Process(target=_work, args=(i, open_cells, lock, table, until)) for i in range(asked.workers)
+            ]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+    print(push_report.write(push_runs.read(table), push_runs.grid(asked.seeds), asked.out))
+    return 0
+
+
+def _work(core: int, cells, lock, table: Path, until: float) -> None:
+    """One process: the next open cell, until none is left or the time is over."""
+    if hasattr(os, "sched_setaffinity"):
+        own = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {own[core % len(own)]})
+    from experiments import preflight, push_runs
+
+    preflight.use_compile_cache()
+    made = push_runs.program()
+    while time.time() < until:
+        with lock:
+            if not cells:
+                return
+            cell = cells.pop(0)
+        points = list(push_runs.run(made, cell))
+        with lock:
+            push_runs.append(table, points)
+        last = points[-1]
+        print(
+            f"q {cell.q:g} beta {cell.beta:g} {cell.strategy} seed {cell.seed}: success {last.real_success:.2f} in"
+            f" reality, {last.sim_success:.2f} in simulation, {last.real_episodes} real episodes, {last.seconds:.0f} s",
+            flush=True,
+        )
+
+
+def _chosen(cells: list, only: str) -> list:
+    """The cells that `q=0.1,strategy=mixed` names: any of one axis' values, all of the axes. Raises ValueError."""
+    wanted: dict[str, set[str]] = {}
+    for pair in filter(None, only.split(",")):
+        axis, equals, value = pair.partition("=")
+        known = sorted({str(getattr(cell, axis, "")) for cell in cells})
+        if not equals or known == [""]:
+            raise ValueError(f"--only {pair!r} is not of the form AXIS=VALUE; the axes: {', '.join(cells[0]._fields)}")
+        if value not in known:
+            raise ValueError(f"--only {pair}: no such {axis}; there are {', '.join(known)}")
+        wanted.setdefault(axis, set()).add(value)
+    return [cell for cell in cells if all(str(getattr(cell, axis)) in values for axis, values in wanted.items())]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""The push study: what counts as solved, which runs are done, and one real run of its compiled step."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from experiments import push_ddpg, push_report, push_runs, push_study
+from experiments.push_runs import Cell, Point
+
+CELL = Cell(0.1, 0.5, "mixed", 0)
+
+
+def point(real_episodes: int, success: float, cell: Cell = CELL) -> Point:
+    return Point(*cell, 40, real_episodes, 9 * real_episodes, success, 1.0, 2.0, 3.0, "here")
+
+
+def whole(successes, cell: Cell = CELL) -> list[Point]:
+    """A finished run whose last evaluations these are, 10 real episodes apart."""
+    shown = [0.0] * (push_runs.ITERATIONS // push_runs.EVERY - len(successes)) + list(successes)
+    return [point(10 * (i + 1), success, cell) for i, success in enumerate(shown)]
+
+
+def test_the_grid_is_that_of_the_specification():
+    cells = push_runs.grid(5)
+    assert len(cells) == len(set(cells)) == 5 * (2 + 3 * 9)
+    mixed = {(c.q, c.beta) for c in cells if c.strategy == "mixed"}
+    assert mixed == {(q, b) for q in (0.05, 0.1, 0.3) for b in (q, 0.5, 0.9)} | {(0.0, 0.0), (1.0, 1.0)}
+
+
+def test_real_episodes_to_a_success_are_those_at_the_first_evaluation_that_shows_it():
+    points = [point(10, 0.2), point(20, 0.6), point(30, 0.4), point(40, 0.95)]
+    assert push_report.episodes_to(points, 0.5) == 20 and push_report.episodes_to(points, 0.9) == 40
+    assert push_report.episodes_to(points[:3], 0.9) == math.inf
+    assert push_report.final([point(1, 1.0), *(point(1, x) for x in (0.1, 0.2, 0.3, 0.4, 0.5))]) == pytest.approx(0.3)
+
+
+def test_medians_with_runs_that_never_got_there():
+    assert push_report._median([100.0, 300.0, math.inf]).startswith("300<br>100 to never (2 of 3)")
+    assert push_report._median([100.0, math.inf, math.inf]) == "never (1 of 3)"
+    assert push_report._median([7.0, 7.0, 7.0]) == "7<br>7 to 7 (3 of 3)"
+
+
+def test_the_table_gives_back_finished_runs_and_no_cut_one(tmp_path):
+    path, other = tmp_path / "t.csv", CELL._replace(seed=1)
+    assert push_runs.read(path) == {}
+    push_runs.append(path, whole([0.5]))
+    push_runs.append(path, whole([0.25], other)[:-1])
+    assert push_runs.read(path) == {CELL: whole([0.5])}
+
+
+def test_the_report_tells_figures_and_runs_that_are_missing(tmp_path):
+    runs = {cell: whole([0.6] * 5, cell) for cell in (CELL, CELL._replace(seed=1))}
+    text = push_report.write(runs, push_runs.grid(2), tmp_path)
+    assert text == f"written: {tmp_path / 'push_mixing.md'}"
+    told = (tmp_path / "push_mixing.md").read_text()
+    first = 10 * (push_runs.ITERATIONS // push_runs.EVERY - 4)
+    row = f"| mixed | 0.1 | 0.5 | {first}<br>{first} to {first} (2 of 2) | never (0 of 2) | 0.60<br>0.60 to 0.60 |"
+    assert f"{row} 1.00 | 2 |" in told and "2 of 58 runs are done" in told and "here (2 runs)" in told
+    assert (tmp_path / "push_mixing.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_filters_name_cells_and_mistakes_are_told(tmp_path, capsys):
+    chosen = push_study._chosen(push_runs.grid(2), "q=0.1,q=0.3,strategy=sim_first,seed=1")
+    assert len(chosen) == 6 and {(c.q, c.seed, c.strategy) for c in chosen} == {
+        (0.1, 1, "sim_first"), (0.3, 1, "sim_first"),
+    }  # fmt: skip
+    for words, sentence in (
+        ("gap=1", "--only 'gap=1' is not of the form AXIS=VALUE; the axes: q, beta, strategy, seed"),
+        ("q=0.2", "--only q=0.2: no such q; there are 0.0, 0.05, 0.1, 0.3, 1.0"),
+    ):
+        with pytest.raises(ValueError, match=sentence.replace("(", r"\(")):
+            push_study._chosen(push_runs.grid(2), words)
+    assert push_study.main(["--only", "gap=1", "--out", str(tmp_path)]) == 2
+    assert "push_study.py: --only" in capsys.readouterr().err
+
+
+def test_a_run_visits_reality_by_its_strategy_in_one_program(monkeypatch):
+    """Two cells of one compiled step; of sim_first none of the episodes is real before the simulator is solved."""
+    small = push_ddpg.config()
+    small = replace(
+        small,
+        algorithm=replace(small.algorithm, hidden=(8,), batch_real=4, batch_sim=4),
+        rates=replace(small.rates, sims=2, updates=2, sim_capacity=2_000, pool=4),
+    )
+    monkeypatch.setattr(push_ddpg, "config", lambda: small)
+    monkeypatch.setattr(push_runs, "ITERATIONS", 12)
+    monkeypatch.setattr(push_runs, "EVERY", 6)
+    monkeypatch.setattr(push_runs, "EPISODES", 8)
+    made = push_runs.program()
+    for cell, real in ((Cell(1.0, 1.0, "mixed", 0), 24), (Cell(0.3, 0.5, "sim_first", 0), 0)):
+        points = list(push_runs.run(made, cell))
+        assert [p.updates for p in points] == [12, 24] and points[-1].real_episodes == real
+        assert points[-1].real_episodes + points[-1].sim_episodes == 24  # two a turn, all in one world
+        assert points[-1].reuse == pytest.approx(24 * 8 / (24 * 50) if real else 0.0)
+        assert all(
+            0 <= s <= 1 and np.isclose(8 * s, round(8 * s)) for p in points for s in (p.real_success, p.sim_success)
+        )
+    assert made.run.step._cache_size() == 1
