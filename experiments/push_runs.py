@@ -21,7 +21,7 @@ from hybrid_jax.mixing import Mixing, Progress, Rates
 from hybrid_jax.provenance import git_state
 from hybrid_jax.types import REAL, SimEnv
 
-ITERATIONS = 1_500  # of a run: 40 updates and four episodes each
+ITERATIONS = 900  # of a run: 40 updates and eight episodes each
 EVERY = 50  # iterations between two evaluations
 EPISODES = 200  # greedy ones behind a success rate
 STRATEGIES = ("mixed", "sim_dependent", "sim_first")
