@@ -9,6 +9,7 @@ import pytest
 from envs import point_mass
 from experiments import online, preflight, rates, session
 from experiments.experiment import Experiment, Refused
+from experiments.live import Live
 from hybrid_jax import trainer
 from hybrid_jax.algorithms import h2o, sac
 from hybrid_jax.datasets import hdf5
@@ -46,6 +47,9 @@ BASE = Experiment(
 )
 
 
+LIVE = Live(feed="synchronous", judge="instance")
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run of H2O with a rival that knows no rates, on a pretended reality and two simulators, without a log."""
@@ -80,7 +84,9 @@ def test_a_rival_of_one_world_knows_no_rates(finished):
     [
         ({"q": (0.5, 0.5)}, "--q has 2 rates; give 3, for reality and 2 simulators"),
         ({"beta": (0.5, 0.4, 0.2)}, r"--beta is \[0.5, 0.4, 0.2\]; give numbers >= 0"),
-        ({"pretended": ""}, "--q 0.2 of reality cannot be collected in the program; give --pretended"),
+        ({"pretended": ""}, "--q 0.2 of reality is collected by nobody; give --pretended a simulator that plays it"),
+        ({"q": (0.01, 0.49, 0.5), "live": LIVE}, "--q 0.01 of 40 control steps an iteration is none for the robot"),
+        ({"live": LIVE, "strategy": "sim_first"}, "--strategy sim_first would keep the robot waiting"),
         ({"strategy": "sim_first"}, "waits for successes in the simulator, and envs.point_mass:make tells none"),
         ({"later_beta": (1.0, 0.0, 0.0)}, "--later_after 0 must be the updates"),
         ({"reuse_cap": -1.0}, "reuse is -1.0"),
@@ -108,6 +114,14 @@ def test_q_alone_is_one_shared_store_and_beta_alone_shares_the_simulators(tmp_pa
     np.testing.assert_allclose(shared.beta, [0.2, 0.4, 0.4])
     alone = schedule_of(replace(BASE, q=(), pretended=""), tmp_path)(progress)
     np.testing.assert_allclose(alone.q, [0, 0.5, 0.5])
+
+
+def test_a_robot_that_waits_does_its_share_of_the_steps():
+    """0.2 of 2 x 20 control steps; the others are the simulators', which get what q leaves them."""
+    robot = replace(BASE, pretended="", live=LIVE)
+    assert rates.applied(robot).live.steps == 8
+    assert rates.applied(replace(robot, q=(0.0, 0.5, 0.5))).live.steps == LIVE.steps
+    assert rates.mixed(rates.applied(robot), rates.Places((light(), light()), None)) is not None
 
 
 def test_beta_moves_to_a_later_one(tmp_path):
