@@ -56,6 +56,7 @@ def show(console: Console, experiment: Experiment, worlds: Worlds, folder: Path,
             each["real_falls"],
             each["test_episodes"],
             each["sim_return_mean"],
+            each.get("real_successes"),
         )
         for name, each in judged.items()
     ]
@@ -84,7 +85,7 @@ def _judged(results: list[dict]) -> dict[str, Any]:
         "real_falls": sum(result["falls"] for result in results),
         "test_episodes": sum(len(result["real_returns"]) for result in results),
         "sim_return_mean": float(np.mean([result["sim_return"] for result in results])),
-    }
+    } | ({"real_successes": sum(result["successes"] for result in results)} if "successes" in results[0] else {})
 
 
 def _diverged(folder: Path) -> float:

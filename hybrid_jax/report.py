@@ -19,6 +19,7 @@ class Row(NamedTuple):
     falls: int | None = None  # episodes that terminated
     episodes: int | None = None
     sim_return: float | None = None
+    successes: int | None = None  # episodes that ended at their goal; None for tasks without one
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
@@ -34,15 +35,17 @@ def summary_table(rows: Sequence[Row]) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("policy")
-    for heading in ("real return", "95 % interval", "falls", "sim return"):
+    goals = any(row.successes is not None for row in rows)  # a task with goals has no falls
+    for heading in ("real return", "95 % interval", "successes" if goals else "falls", "sim return"):
         table.add_column(heading, justify="right")
     best = max((row.real_return for row in rows if math.isfinite(row.real_return)), default=None)
     for row in rows:
+        count = row.successes if goals else row.falls
         table.add_row(
             words(row.policy),
             _number(row.real_return),
             "-" if row.real_ci95 is None else f"{_number(row.real_ci95[0])} to {_number(row.real_ci95[1])}",
-            "-" if row.falls is None else str(row.falls) + (f" of {row.episodes}" if row.episodes else ""),
+            "-" if count is None else str(count) + (f" of {row.episodes}" if row.episodes else ""),
             _number(row.sim_return),
             style="bold" if row.real_return == best else None,
         )

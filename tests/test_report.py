@@ -194,3 +194,10 @@ def test_the_table_compares_the_policies():
         ["logged", "behaviour", "18,500", "-", "-", "-"],
     ]
     assert [row.style for row in report.summary_table(rows).rows] == ["bold", None, None]
+
+
+def test_a_task_with_goals_counts_successes_instead_of_falls():
+    console = Console(file=io.StringIO(), width=100)
+    console.print(report.summary_table([Row("ddpg", -12.0, (-13.0, -11.0), 0, 50, -10.0, 47), Row("h2o", -50.0)]))
+    text = console.file.getvalue()
+    assert "successes" in text and "falls" not in text and "47 of 50" in text and "DDPG" in text
