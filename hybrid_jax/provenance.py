@@ -15,7 +15,8 @@ def git_state(root: Path) -> dict[str, str | bool]:
         return done.stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno", "--", ".", ":!docs"))}
+        changed = git("status", "--porcelain", "-uno", "--", ".", ":!docs")
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(changed)}
     except FileNotFoundError:
         return {"commit": "unknown: git is not installed", "changed": True}
     except subprocess.CalledProcessError as error:
