@@ -79,7 +79,9 @@ def _middle_half(summary: Summary | None, best: float | None) -> str:
 
 
 def _best(found: list[Summary | None]) -> float | None:
-    return max((summary.middle for summary in found if summary is not None), default=None)
+    """The highest mean of a row; None while a method of it is open."""
+    middles = [summary.middle for summary in found if summary is not None]
+    return max(middles, default=None) if len(middles) == len(found) else None
 
 
 def _bold(text: str, wanted: bool) -> str:

@@ -586,7 +586,8 @@ def test_what_is_not_run_is_a_dash_and_no_figure_over_tasks(mine, tmp_path):
     assert scores.summary(Place("mass", "heavy", "random", "1"), "sim_only") is None
     assert scores.together(scores.places, "sim_only") is None  # one of its gaps is open
     study_report.write(mine, rows, tmp_path, "python")
-    assert "| heavy | 100 % | - | - |" in (tmp_path / "mine.md").read_text()
+    told = (tmp_path / "mine.md").read_text()
+    assert "| heavy | 100 % | - | - |" in told and "| none | 100 % | 15 [15.0]<br>10 to 20 | - |" in told  # not bold
 
 
 def test_a_row_is_counted_once_and_the_later_one_stands(mine):
