@@ -39,9 +39,9 @@ def stores(count: int, way: Way) -> tuple[Callable, Callable, Any]:
         return (store.add(state[0], count - 1, chunk), state[1]), None
 
     def sample(state: Any) -> tuple[Any, Any]:
-        key, own = jax.random.split(state[1])
+        key, mix_key, row_key = jax.random.split(state[1], 3)
         shares = mixing.effective(beta, state[0].size)
-        buffer, batch = store.sample(state[0], own, mix(own, shares))
+        buffer, batch = store.sample(state[0], row_key, mix(mix_key, shares))
         return (buffer, key), batch
 
     return insert, sample, (full, jax.random.key(0))

@@ -51,10 +51,15 @@ class Experiment:
     q: tuple[float, ...] = ()  # rates of collection: reality, the simulators; (): every simulator in every iteration
     beta: tuple[float, ...] = ()  # rates of use, in the same order; (): as q, or the algorithm's counts without one
     strategy: Literal["mixed", "sim_dependent", "sim_first"] = "mixed"  # when reality is visited: see mixing.strategy
-    strategy_threshold: float = 0.7  # share of successes in a simulator that the strategy waits for
-    later_beta: tuple[float, ...] = ()  # where beta moves to, evenly ...
-    later_after: int = 0  # ... in so many updates
-    reuse_cap: float | None = None  # beta is lowered where a row would be drawn more often than so, on average
+    strategy_threshold: float = 0.7  # share of successes of a simulator's exploring episodes that it waits for
+    later_beta: tuple[float, ...] = ()  # where beta moves to ...
+    later_after: int | Literal["success"] = (
+        0  # ... evenly in so many updates, or at once when the strategy's time comes
+    )
+    reuse_cap: float | None = None  # beta is lowered where a control step would be drawn more often than so on average
+    fallback: Literal["others", "newest"] = (
+        "others"  # who has an empty store's share: all others, or the one filled last
+    )
     visits: Way = "quotas"  # how an iteration's rollout is shared out by q: quotas, rows, or store, one for all of it
     updates: int = 20_000  # updates in all
     evaluate_every: int = 2_000  # updates between evaluations in the real environment

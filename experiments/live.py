@@ -57,7 +57,7 @@ class Place(NamedTuple):
     episode_length: int  # control steps
     seed: int
     folder: Path
-    beta: tuple[float, ...] = ()  # the rates of use, where the run goes by rates
+    real_draws: int | None = None  # real rows in an update; None: as many as the algorithm's counts say
 
     def settings(self) -> Settings:
         live = self.live
@@ -151,8 +151,9 @@ def robot(
         if live.feed == "synchronous":
             source: Synchronous | Threaded = Synchronous(supervisor, feed, live.policy_every, before)
         else:
-            beta = np.float32(place.beta) if place.beta else None
-            drawn = int(np.sum(np.asarray(algorithm.mix(jax.random.key(0), beta)) == REAL))
+            drawn = place.real_draws
+            if drawn is None:
+                drawn = int(np.sum(np.asarray(algorithm.mix(jax.random.key(0))) == REAL))
             caps = Caps(drawn, live.max_reuse, live.max_updates_without_real)
             source = Threaded(supervisor, feed, live.policy_every, caps, before)
             if live.rate != "max":

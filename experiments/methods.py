@@ -56,6 +56,7 @@ METHODS: dict[str, tuple[Callable[[], Any], Callable]] = {
     "darc_online": (darc.online, _simulated),
     "darc_plus": (darc_plus.Config, _both),
     "ddpg": (lambda: ddpg.Config(mixing="counts"), _both),
+    "ddpg_authors": (ddpg.authors, _both),  # at rates alone
     "h2o_no_penalty": _h2o(beta=0.0),
     "h2o_no_weight": _h2o(importance_weight=False),
     "h2o_uniform": _h2o(adaptive_penalty=False),
@@ -66,6 +67,7 @@ OWN = {  # fields of TASK that a method's recipe sets itself
     "cql_recipe": {"actor_lr", "critic_lr", "temperature_lr"},
     "rebrac": {"temperature_lr"},
     "ddpg": {"temperature_lr"},
+    "ddpg_authors": {"temperature_lr", "tau", "discount", "actor_lr", "critic_lr"},
     "darc_online": {field.name for field in fields(dynamics_gap.Config)} | {"reward_scale"},
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import methods, rates
@@ -110,7 +111,7 @@ def _learner(experiment: Experiment, worlds: Worlds) -> Algorithm:
     if worlds.rows is not None:
         moments = Moments.of(worlds.rows.obs, worlds.rows.next_obs)
     elif isinstance(experiment.algorithm, h2o.Config):
-        if not live and worlds.pretended is None:
+        if not live and not _pretends(experiment, worlds):
             raise Refused("H2O learns from real data as well: give it a log with --dataset path.hdf5")
         seen = simulated_successors(worlds.sim, experiment.seed)
         moments = Moments.of(seen, seen)
@@ -141,14 +142,19 @@ def made(experiment: Experiment, worlds: Worlds, algorithm: Algorithm) -> traine
         experiment.rates,
         real_capacity(experiment, worlds),
         mixed,
-        None if mixed is None else places.pretended,
+        places.pretended,
     )
 
 
 def _places(experiment: Experiment, worlds: Worlds) -> rates.Places:
     """The environments that a learner collects from: no simulator where it draws real rows alone."""
     sims = (worlds.sim, *worlds.more_sims) if methods.simulates(experiment.algorithm) else ()
-    return rates.Places(sims, worlds.pretended)
+    return rates.Places(sims, worlds.pretended if _pretends(experiment, worlds) else None)
+
+
+def _pretends(experiment: Experiment, worlds: Worlds) -> bool:
+    """Whether a learner's program visits a pretended reality: at rates alone, and where it learns from it."""
+    return worlds.pretended is not None and bool(experiment.pretended) and experiment.algorithm.mixing != "counts"
 
 
 def real_rows(algorithm: Algorithm, worlds: Worlds) -> Transition | None:
@@ -161,7 +167,7 @@ def real_rows(algorithm: Algorithm, worlds: Worlds) -> Transition | None:
 def real_capacity(experiment: Experiment, worlds: Worlds) -> int:
     """Rows that the real store must hold: the log's, and what a robot, or who plays it, may add."""
     robots = 0 if experiment.live.feed == "none" else experiment.live.capacity
-    return _real_rows(worlds) + robots + (experiment.rates.sim_capacity if worlds.pretended else 0)
+    return _real_rows(worlds) + robots + (experiment.rates.sim_capacity if _pretends(experiment, worlds) else 0)
 
 
 def _real_rows(worlds: Worlds) -> int:
@@ -169,9 +175,8 @@ def _real_rows(worlds: Worlds) -> int:
 
 
 def _check_mix(algorithm: Algorithm, worlds: Worlds, experiment: Experiment) -> None:
-    if experiment.algorithm.mixing != "counts":
-        return  # a store without rows is drawn by nobody
-    source = np.asarray(algorithm.mix(jax.random.key(0)))
+    beta = None if experiment.algorithm.mixing == "counts" else jnp.float32(experiment.beta or experiment.q)
+    source = np.asarray(algorithm.mix(jax.random.key(0), beta))
     if np.any(source == REAL) and real_capacity(experiment, worlds) == 0:
         raise Refused(f"{methods.label(experiment)} draws real rows, but there are none; give --dataset path.hdf5")
 

@@ -1,6 +1,9 @@
 """The runs of the push study: one compiled step for every cell, whose rates are arguments; a CSV of their curves."""
 
 import csv
+import hashlib
+import io
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +20,7 @@ from experiments import push_ddpg
 from experiments.experiment import ROOT
 from hybrid_jax import mixing, rollout, trainer
 from hybrid_jax.algorithms import ddpg
+from hybrid_jax.config import config_hash
 from hybrid_jax.mixing import Mixing, Progress, Rates
 from hybrid_jax.provenance import git_state
 from hybrid_jax.types import REAL, SimEnv
@@ -51,6 +55,7 @@ class Point(NamedTuple):
     reuse: float  # draws for each step ever collected in reality
     seconds: float  # of wall clock since the run began
     origin: str  # commit, device, versions
+    settings: str  # of what settings the run is
 
 
 def grid(seeds: int) -> list[Cell]:
@@ -122,31 +127,52 @@ def run(made: Program, cell: Cell) -> Iterator[Point]:
                 float(draws[REAL] / max(added[REAL] * push.SPEC.episode_length, 1)),
                 time.monotonic() - started,
                 origin,
+                settings(),
             )
 
 
 def _origin() -> str:
     git = git_state(ROOT)
     packages = " ".join(f"{name} {version(name)}" for name in ("jax", "mujoco"))
-    return f"{str(git['commit'])[:12]} {jax.default_backend()} python {platform.python_version()} {packages}"
+    changed = " and changes" if git["changed"] else ""
+    return f"{str(git['commit'])[:12]}{changed} {jax.default_backend()} python {platform.python_version()} {packages}"
+
+
+def settings() -> str:
+    """Twelve digits that tell runs of other settings apart."""
+    told = f"{config_hash(push_ddpg.config())} {ITERATIONS} {EVERY} {EPISODES}"
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
 def read(path: Path) -> dict[Cell, list[Point]]:
-    """The finished runs of a table. A run that was cut while it was written is not among them."""
+    """The finished runs of a table with today's settings, of two the later one; what a crash cut is passed over."""
     found: dict[Cell, list[Point]] = {}
-    if path.exists():
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                point = Point(*(kind(row[name]) for name, kind in Point.__annotations__.items()))
-                found.setdefault(Cell(*point[:4]), []).append(point)
-    return {cell: points for cell, points in found.items() if len(points) == ITERATIONS // EVERY}
+    under_way: list[Point] = []
+    if not path.exists():
+        return found
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if None in row.values() or None in row or row["settings"] != settings():
+                under_way = []
+                continue
+            point = Point(*(kind(row[name]) for name, kind in Point.__annotations__.items()))
+            goes_on = under_way and under_way[-1][:4] == point[:4] and under_way[-1].updates < point.updates
+            under_way = [*under_way, point] if goes_on else [point]
+            if len(under_way) == ITERATIONS // EVERY:
+                found[Cell(*point[:4])] = under_way
+    return found
 
 
 def append(path: Path, points: list[Point]) -> None:
-    """Adds a finished run."""
+    """Adds a finished run in one write, on a line of its own even behind one that was cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    with path.open("a+b") as file:
         if file.tell() == 0:
             writer.writerow(Point._fields)
+        else:
+            file.seek(-1, os.SEEK_END)
+            text.write("" if file.read(1) == b"\n" else "\n")
         writer.writerows([f"{x:.4g}" if isinstance(x, float) else x for x in point] for point in points)
+        file.write(text.getvalue().encode())

@@ -20,7 +20,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: 0 done, 2 the user's mistake."""
+    """The exit code: 0 done, 1 a process failed, 2 the user's mistake."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=1, help="processes, each on one core")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         print(f"push_study.py: {error}", file=sys.stderr)
         return 2
+    failed: list[int] = []
     if not asked.report:
         done = push_runs.read(table)
         left = [cell for cell in cells if cell not in done]
@@ -53,8 +54,11 @@ def main(arguments: list[str]) -> int:
                 worker.start()
             for worker in workers:
                 worker.join()
+            failed = [worker.exitcode for worker in workers if worker.exitcode]
+            for code in failed:
+                print(f"a process ended with {code}; its run is open, the others are not touched", flush=True)
     print(push_report.write(push_runs.read(table), push_runs.grid(asked.seeds), asked.out))
-    return 0
+    return int(bool(failed))
 
 
 def _work(core: int, cells, lock, table: Path, until: float) -> None:

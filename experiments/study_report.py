@@ -55,9 +55,9 @@ def _heading(scores: Scores, command: str) -> list[str]:
         f"`{command}`: {len(scores.rows)} of {runs} runs are done.",
         "Returns are those of the policy after the last update, in the real environment:",
         f"mean over seeds ({study.seeds} unless n is told) of the mean over {episodes} test episodes that no training",
-        "has seen, and below it the 95 % bootstrap interval over seeds. Bold: the best mean of a row where all methods are",
-        "done. Few seeds make such intervals too narrow: on normal data they hold the mean in 75 % of cases with 3 seeds,",
-        "84 % with 5.",
+        "has seen, and below it the 95 % bootstrap interval over seeds. Bold: the best mean of a row whose methods are",
+        "all done. Few seeds make such intervals too narrow: on normal data they hold the mean in 75 % of cases with 3",
+        "seeds, 84 % with 5.",
     ]
     if shared:
         lines += ["A run stands in every row that its method cannot tell apart, for it sees no simulator or no log:"]

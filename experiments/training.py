@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import live, preflight
+from experiments import live, preflight, rates
 from experiments.experiment import Experiment, Refused, identity_of
 from experiments.judging import judge_of, means, pick
 from experiments.preflight import real_rows
@@ -27,7 +27,7 @@ from hybrid_jax.metrics import RunLog
 from hybrid_jax.progress import Progress
 from hybrid_jax.real.segments import JournalError
 from hybrid_jax.real.settings import Halted, RobotStopped
-from hybrid_jax.types import Algorithm, Transition
+from hybrid_jax.types import REAL, Algorithm, Transition
 
 
 class Interrupted(Exception):
@@ -72,6 +72,7 @@ class _Course:
     state: Any
     done: int  # iterations
     real_steps: int  # real rows learned from: the log's and the robot's
+    steps_a_row: int = 1  # control steps in a row of the stores: of a whole episode where those are the rows
     robot: live.Robot | None = None
     waiting: list[dict] = field(default_factory=list)  # metrics since the last record
 
@@ -81,7 +82,22 @@ class _Course:
 
     @property
     def sim_steps(self) -> int:
-        return self.done * self.run.sim_steps
+        """Control steps spent in simulators; by the stores where rates share them out, of the first seed."""
+        return self.done * self.run.sim_steps if self.by_counts else int(self._added()[1:].sum())
+
+    @property
+    def learned_from(self) -> int:
+        """Real control steps learned from: the log's, the robot's, and those of a reality that is pretended."""
+        return self.real_steps if self.by_counts else int(self._added()[REAL])
+
+    @property
+    def by_counts(self) -> bool:
+        return self.experiment.algorithm.mixing == "counts"
+
+    def _added(self) -> np.ndarray:
+        """Control steps that each store has taken in [K]."""
+        added = np.asarray(jax.device_get(self.state.buffers.added), np.int64)
+        return (added[0] if len(self.seeds) > 1 else added) * self.steps_a_row
 
     def save(self) -> None:
         taken = {} if self.robot is None else {"watermark": self.robot.watermark, "real_steps": self.real_steps}
@@ -110,7 +126,7 @@ class _Course:
         for i, (log, alarm, score) in enumerate(zip(self.logs, self.alarms, scores, strict=True)):
             interval = means(self.waiting, i if len(self.seeds) > 1 else None)
             try:
-                log.write(self.updates, interval | score | {"real_steps": self.real_steps})
+                log.write(self.updates, interval | score | {"real_steps": self.learned_from})
             except OSError as error:
                 print(f"warning: the record of update {self.updates} could not be written ({error})")
             warning = alarm.look(interval, self.updates)
@@ -158,6 +174,7 @@ def train(
         course = _Course(
             experiment, identity, algorithm, run, seeds, checkpoints, logs, alarms, state, done, real_steps
         )
+        course.steps_a_row = worlds.spec.episode_length if algorithm.episodes else 1
         progress = owned.enter_context(Progress(label, iterations * run.updates))
         if experiment.live.feed != "none" and done < iterations:
             place = robot_of(experiment, worlds.spec, folders[0], seeds[0])
@@ -176,22 +193,22 @@ def train(
                 returns = course.record(judge(course.state, course.done, course.robot))
                 if last or (course.done // per_evaluation) % experiment.checkpoint_every == 0:
                     course.save()
-            progress.update(course.updates, course.sim_steps, course.real_steps - logged, **returns)
+            progress.update(course.updates, course.sim_steps, course.learned_from - logged, **returns)
         if stop.wanted:
             raise Interrupted
         if course.robot is not None and experiment.live.by_robot:
             course.robot.check()  # learning went on without it, but no test may move it before a person has looked
     policies = jax.device_get(algorithm.deployed(course.state.algorithm))
     return [
-        Outcome(pick(policies, i if many else None), course.updates, course.sim_steps, course.real_steps)
+        Outcome(pick(policies, i if many else None), course.updates, course.sim_steps, course.learned_from)
         for i in range(len(seeds))
     ]
 
 
 def robot_of(experiment: Experiment, spec: Any, folder: Path, seed: int) -> live.Place:
     """The robot that takes part in a run, with its journal in the run's folder."""
-    beta = () if experiment.algorithm.mixing == "counts" else experiment.beta or experiment.q
-    return live.Place(experiment.live, experiment.real, spec.episode_length, seed, folder / "robot", beta)
+    drawn = rates.real_rows_drawn(experiment)
+    return live.Place(experiment.live, experiment.real, spec.episode_length, seed, folder / "robot", drawn)
 
 
 def _connected(

@@ -16,7 +16,7 @@ from hybrid_jax.buffers import fixed_mix
 from hybrid_jax.learned import Delay, Here, State, propose, smallest, smallest_target
 from hybrid_jax.mixing import sources
 from hybrid_jax.scaling import Moments
-from hybrid_jax.types import Algorithm, Array, Batch, PyTree, Spec, Transition
+from hybrid_jax.types import REAL, Algorithm, Array, Batch, PyTree, Spec, Transition
 
 LayerNorm = Literal["none", "before", "after"]
 Mix = Literal["counts", "quotas", "rows", "store"]  # "counts", or a way of mixing.sources
@@ -168,10 +168,16 @@ def algorithm(config: Config, base: Parts, critic_loss: Callable = mean_squared_
 
 
 def mix_of(config: Config) -> Callable[..., Array]:
-    """(key, beta [K] = None) -> source [batch_real + batch_sim] int32, by the config's counts or at the rates beta."""
+    """(key, beta [K] = None) -> source [batch_real + batch_sim] int32, by the config's counts or at the rates beta.
+
+    With batch_real 0 the rates are those of the simulators among each other.
+    """
     if config.mixing == "counts":
         return fixed_mix((config.batch_real, config.batch_sim))
-    return sources(config.mixing, config.batch_real + config.batch_sim)
+    draw = sources(config.mixing, config.batch_real + config.batch_sim)
+    if config.batch_real > 0:
+        return draw
+    return lambda key, beta=None: draw(key, None if beta is None else beta.at[REAL].set(0.0))
 
 
 def check(config: Any) -> None:

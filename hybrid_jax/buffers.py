@@ -81,7 +81,9 @@ def multi_buffer(capacities: Sequence[int]) -> MultiBuffer:
         index = jnp.asarray(offsets)[source] + row
         rows = jax.tree.map(lambda stored: stored.at[index].get(mode="promise_in_bounds"), state.data)
         drawn = jnp.sum(source[None, :] == jnp.arange(stores)[:, None], axis=1, dtype=jnp.uint32)
-        return state._replace(draws=state.draws + drawn), Batch(rows, source)
+        total = state.draws + drawn  # where it would begin anew it stays at the most that it can say
+        total = jnp.where(total < drawn, np.uint32(2**32 - 1), total)
+        return state._replace(draws=total), Batch(rows, source)
 
     return MultiBuffer(init, add, sample, capacities)
 

@@ -5,7 +5,7 @@ spread over the environments by q: what the simulators and a pretended reality d
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from hybrid_jax.buffers import MultiBuffer
 from hybrid_jax.mixing import Mixing, Progress, Rates
 from hybrid_jax.types import REAL, Algorithm, Array, BufferState, Collection, PyTree, SimEnv, TrainState, Transition
 
+REMEMBERED = 50  # episodes that an environment's share of successes is averaged over, about
+
 
 class Collector(NamedTuple):
     """The environments of a run as pure functions."""
@@ -22,24 +24,24 @@ class Collector(NamedTuple):
     init: Callable  # (key) -> worlds: one RolloutState per environment
     collect: Callable  # (TrainState, explore, stores, Rates | None, key) -> (worlds, BufferState, Collection, metrics)
     rates: Callable  # (TrainState) -> Rates | None: what the schedule says of the next iteration
+    used: Callable  # (BufferState, BufferState, beta [K] | None) -> metrics of what was drawn between the two
 
 
 def make(
     envs: Mapping[int, SimEnv],
     algorithm: Algorithm,
     store: MultiBuffer,
-    sizes: tuple[int, int, int],
+    amounts: Any,
     mixed: Mixing | None,
 ) -> Collector:
-    """envs: by their stores, REAL a pretended reality; sizes: simulations, control steps and first states of each."""
-    sims, unroll, pool = sizes
+    """envs: by their stores, REAL a pretended reality; amounts: a trainer.Rates."""
     stores = len(store.capacities)
     length = next(iter(envs.values())).spec.episode_length if envs else 1
     unit = length if algorithm.episodes else 1  # control steps that are spent together
 
     def init(key: Array) -> tuple[PyTree, ...]:
         return tuple(
-            rollout.init(env, jax.random.fold_in(key, k), sims, pool, spread=not algorithm.episodes)
+            rollout.init(env, jax.random.fold_in(key, k), amounts.sims, amounts.pool, spread=not algorithm.episodes)
             for k, env in envs.items()
         )
 
@@ -47,19 +49,20 @@ def make(
         if mixed is None:
             return None
         seen = state.collection
-        return mixed.schedule(Progress(state.step, state.buffers.added, state.buffers.draws, seen.success, seen.best))
+        added = unit * state.buffers.added.astype(jnp.float32)  # in control steps
+        return mixed.schedule(Progress(state.step, added, state.buffers.draws, seen.success, seen.best))
 
     def collect(state: TrainState, explore: Callable, filled: BufferState, asked: Rates | None, key: Array):
         steps, worlds, metrics, before = None, [], {}, state.buffers.added
         seen = state.collection
         if asked is not None and mixed is not None:
-            visit = mixing.sources(mixed.visits, unroll // unit)
+            visit = mixing.sources(mixed.visits, amounts.unroll // unit)
             steps = unit * mixing.counts(visit(jax.random.fold_in(key, 0), asked.q), stores)
             seen = seen._replace(q=asked.q, beta=asked.beta)
         for (k, env), world in zip(envs.items(), state.sim, strict=True):
             own = jax.random.fold_in(key, k or stores)  # 0 is the key of the visits
             world, rows, valid, stats = rollout.rollout(
-                env, explore, world, own, unroll, None if steps is None else steps[k]
+                env, explore, world, own, amounts.unroll, None if steps is None else steps[k], algorithm.episodes
             )
             rows, count = _episodes(rows, valid, length) if algorithm.episodes else rollout.compact(rows, valid)
             filled = store.add(filled, k, rows, count)
@@ -68,13 +71,22 @@ def make(
             told = {name: value for name, value in stats._asdict().items() if name != "succeeded" or env.success}
             metrics |= {f"{'real' if k == REAL else f'sim{k}'}/{name}": value for name, value in told.items()}
         new = filled.added - before
-        seen = seen._replace(newest=jnp.argmax(new).astype(jnp.int32))
+        newest = jnp.where(jnp.sum(new) > 0, jnp.argmax(new), seen.newest)
+        seen = seen._replace(newest=newest.astype(jnp.int32))
         share = new.astype(jnp.float32) / jnp.maximum(jnp.sum(new), 1).astype(jnp.float32)
         for k in range(stores):
             metrics |= {f"store{k}/size": filled.size[k].astype(jnp.float32), f"store{k}/collected": share[k]}
         return tuple(worlds), filled, seen, metrics
 
-    return Collector(init, collect, rates)
+    def used(before: BufferState, after: BufferState, beta: Array | None) -> dict[str, Array]:
+        """Of each store: its share of the draws, all draws so far, and how many those are for each control step."""
+        new, total = ((x).astype(jnp.float32) for x in (after.draws - before.draws, after.draws))
+        share = new / jnp.maximum(jnp.sum(new), 1.0)
+        reuse = total / (unit * jnp.maximum(after.added, 1).astype(jnp.float32))
+        told = {"drawn": share, "draws": total, "reuse": reuse} | ({} if beta is None else {"beta": beta})
+        return {f"store{k}/{name}": values[k] for k in range(stores) for name, values in told.items()}
+
+    return Collector(init, collect, rates, used)
 
 
 def nothing(stores: int) -> Collection:
@@ -92,25 +104,18 @@ def shares(mixed: Mixing, seen: Collection, size: Array) -> Array:
     return jnp.where(size > 0, jnp.maximum(own, 1e-12), 0.0)
 
 
-def used(before: BufferState, after: BufferState) -> dict[str, Array]:
-    """What an iteration drew of each store: its share of the draws, and draws for each row ever added."""
-    new = (after.draws - before.draws).astype(jnp.float32)
-    share = new / jnp.maximum(jnp.sum(new), 1.0)
-    reuse = after.draws.astype(jnp.float32) / jnp.maximum(after.added, 1).astype(jnp.float32)
-    return {f"store{k}/drawn": share[k] for k in range(len(share))} | {
-        f"store{k}/reuse": reuse[k] for k in range(len(share))
-    }
-
-
 def _with_success(seen: Collection, k: int, stats: rollout.Stats) -> Collection:
-    share = jnp.where(stats.episodes > 0, stats.succeeded / jnp.maximum(stats.episodes, 1.0), seen.success[k])
+    """The share of successes moves by the weight of the new episodes, so one lucky iteration is no success."""
+    step = jnp.minimum(stats.episodes / REMEMBERED, 1.0)
+    share = seen.success[k] + step * (stats.succeeded / jnp.maximum(stats.episodes, 1.0) - seen.success[k])
     return seen._replace(success=seen.success.at[k].set(share), best=seen.best.at[k].max(share))
 
 
 def _episodes(rows: Transition, valid: Array, length: int) -> tuple[Transition, Array]:
     """Rows [m T, N, ...] whose simulations all began an episode as whole episodes [m N, T, ...], and their count.
 
-    An episode with an invalid row, or one that ended before its time, is left out.
+    An episode with an invalid row, or one that ended before its time, is left out, and no other: the clocks of such
+    rollouts run in phase.
     """
 
     def blocks(leaf: Array) -> Array:

@@ -36,9 +36,9 @@ class Progress(NamedTuple):
     """What a schedule may look at, before an iteration."""
 
     step: Array  # [] int32: iterations done
-    added: Array  # [K] uint32: rows ever added to each store
+    added: Array  # [K] float32: control steps ever added to each store
     draws: Array  # [K] uint32: rows ever drawn from each store
-    success: Array  # [K] share of the newest episodes of each environment that succeeded; 0 before its first one
+    success: Array  # [K] share of each environment's last exploring episodes, about 50, that succeeded; 0 at first
     best: Array  # [K] the highest such share so far
 
 
@@ -92,10 +92,11 @@ def _quotas(key: Array, p: Array, draws: int) -> Array:
     """
     # An accelerator may add in another order for each sum: p_j = 0 must not end an ulp behind its neighbour.
     upto = jnp.where(p > 0, jnp.cumsum(p), 0.0)
-    exact = draws * (upto / jnp.max(upto))
+    exact = draws * (upto / jnp.maximum(jnp.max(upto), jnp.finfo(p.dtype).tiny))
     whole = jnp.floor(exact)
     ends = whole + (jax.random.uniform(key) < exact - whole)
-    return jnp.searchsorted(jax.lax.cummax(ends).astype(jnp.int32), jnp.arange(draws), side="right")
+    found = jnp.searchsorted(jax.lax.cummax(ends).astype(jnp.int32), jnp.arange(draws), side="right")
+    return jnp.minimum(found, p.shape[0] - 1)  # of no share at all; there is no right answer, but there is a store
 
 
 def _rows(key: Array, p: Array, draws: int) -> Array:
@@ -186,8 +187,8 @@ def capped(schedule: Schedule, reuse: float, draws: int) -> Schedule:
     """The schedule with beta lowered where a row of a store would be drawn more than `reuse` times on average.
 
     beta_j <= (reuse added_j - drawn_j) / draws, with `draws` = updates x batch of an iteration; what is taken away goes
-    to the stores below their bounds, in proportion to their beta, in K rounds. Where all stores are at their bounds
-    together, the bounds cannot hold and their proportions are kept.
+    to the stores below their bounds, in proportion to their beta, in K rounds. Where all stores are at their bounds the
+    bounds cannot hold: then the bounds' proportions are kept, or beta's where all bounds are 0.
     """
     if not reuse > 0 or draws < 1:
         raise ValueError(f"reuse is {reuse} and draws is {draws}; give a bound above 0 and at least 1 draw.")

@@ -92,10 +92,20 @@ def _sane(x: Array) -> Array:
     return jnp.isfinite(x) & (jnp.abs(x) < HUGE)
 
 
-def rollout(env: SimEnv, explore, state: RolloutState, key: Array, length: int, steps: Array | None = None):
+def rollout(
+    env: SimEnv,
+    explore,
+    state: RolloutState,
+    key: Array,
+    length: int,
+    steps: Array | None = None,
+    in_phase: bool = False,
+):
     """Steps every simulation `length` times under `explore(obs [N, O], key) -> action [N, A]`.
 
     steps: [] int32, so many times instead, at most `length`; the program is the same for all of them, its time is not.
+
+    in_phase: clocks run on where an episode ends early, so that all simulations begin their next one together.
 
     Returns (state, rows: Transition [T, N, ...], valid [T, N] bool, Stats); rows beyond `steps` are zero and not valid.
     """
@@ -125,7 +135,7 @@ def rollout(env: SimEnv, explore, state: RolloutState, key: Array, length: int, 
         carry = RolloutState(
             next_env,
             next_obs,
-            jnp.where(ended, 0, time),
+            jnp.where(time >= env.spec.episode_length if in_phase else ended, 0, time),
             jnp.where(ended, 0.0, episode_return),
             state.pool,
         )

@@ -58,7 +58,9 @@ def capacities_of(spec: Spec, algorithm: Algorithm, rates: Any, real: int, sims:
     return tuple(max(capacity // spec.episode_length, 1) for capacity in rows)
 
 
-def check_draws(algorithm: Algorithm, capacities: tuple[int, ...], mixed: Mixing | None, simulated: bool) -> None:
+def check_draws(
+    algorithm: Algorithm, capacities: tuple[int, ...], mixed: Mixing | None, simulated: bool, updates: int
+) -> None:
     """Refuses an algorithm that draws from stores that are not there, or not at the rates. Raises ValueError."""
     key, stores = jax.random.key(0), len(capacities)
     if mixed is None:
@@ -73,6 +75,10 @@ def check_draws(algorithm: Algorithm, capacities: tuple[int, ...], mixed: Mixing
             raise ValueError(
                 "the algorithm draws fixed counts, whatever beta is; set its mixing to quotas, rows or store"
             )
+    if mixed is not None and updates % algorithm.mix_every:
+        raise ValueError(
+            f"rates.updates is {updates}; the algorithm draws a mix for {algorithm.mix_every} updates, give a multiple"
+        )
     if algorithm.extras and simulated:
         named = ", ".join(name for name, _ in algorithm.extras)
         raise ValueError(

@@ -42,6 +42,7 @@ def check_algorithm(algorithm: Algorithm, spec: Spec) -> None:
     chex.assert_rank(source, 1)
     chex.assert_type(source, jnp.int32)
     assert jnp.all(source >= REAL), "mix names a store below 0"
+    assert jnp.all(source < 2), "mix names a store beyond the two that its rates are of"
     assert algorithm.mix_every >= 1, "fewer than one update share a draw of the mix"
     rows = _stored_rows(rows_key, source.shape[0], spec, algorithm)
 

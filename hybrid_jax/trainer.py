@@ -34,13 +34,13 @@ class Trainer(NamedTuple):
     """A run's pure functions; `jitted` and `over_seeds` compile them."""
 
     init: Callable  # (key, real rows [R, ...] | None) -> TrainState
-    step: Callable  # (TrainState, rows [C, ...], count, mixing.Rates; all may be None) -> (TrainState, metrics); both:
+    step: Callable  # (TrainState, rows [C, ...], count, mixing.Rates | None; None each) -> (TrainState, metrics)
     collect: Callable  # the first half of step alone, of the same form: simulate, insert
     learn: Callable  # (TrainState) -> (TrainState, metrics), the second half alone: U updates, bad ones left out
     attempt: Callable  # (TrainState) -> (TrainState, metrics, fine [] bool): U updates, no good unless `fine`
     relearn: Callable  # (TrainState) -> (TrainState, metrics): the same U updates, each left out unless finite
     capacities: tuple[int, ...]  # rows of each store: REAL, then the simulators'
-    sim_steps: int  # simulated control steps per iteration
+    sim_steps: int  # control steps per iteration in the program; with rates, those of a pretended reality among them
     updates: int  # updates per iteration
 
 
@@ -65,9 +65,9 @@ def make(
     envs = ({} if pretended is None else {REAL: pretended}) | dict(enumerate(sims, start=1))
     check(spec, rates, tuple(envs.values()))
     capacities = capacities_of(spec, algorithm, rates, real_capacity, len(sims))
-    check_draws(algorithm, capacities, mixed, bool(sims))
+    check_draws(algorithm, capacities, mixed, bool(sims), rates.updates)
     store = buffers.multi_buffer(capacities)
-    collector = collect.make(envs, algorithm, store, (rates.sims, rates.unroll, rates.pool), mixed)
+    collector = collect.make(envs, algorithm, store, rates, mixed)
 
     def init(key: Array, rows: Transition | None) -> TrainState:
         algorithm_key, sim_key, run_key = jax.random.split(key, 3)
@@ -118,7 +118,8 @@ def make(
 
     def counted(before: TrainState, after: TrainState, metrics: dict, good: Array):
         state, told = guards.count(after, metrics, good)
-        return state, told | collect.used(before.buffers, after.buffers)
+        beta = None if mixed is None else collect.shares(mixed, before.collection, before.buffers.size)
+        return state, told | collector.used(before.buffers, after.buffers, beta)
 
     def attempt(state: TrainState):
         tried, metrics, _ = updates(state, guarded=False)

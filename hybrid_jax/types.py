@@ -122,7 +122,7 @@ class Guards(NamedTuple):
 class Collection(NamedTuple):
     """What collecting has come to, for schedules of the rates."""
 
-    success: Array  # [K] share of each environment's newest episodes that succeeded; 0 before its first one
+    success: Array  # [K] share of each environment's last exploring episodes, about 50, that succeeded; 0 at first
     best: Array  # [K] the highest such share so far
     newest: Array  # [] int32: the store that the newest iteration put most rows into
     q: Array  # [K] rates of collection in the newest iteration; 0 where a run knows no rates

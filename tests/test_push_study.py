@@ -13,7 +13,8 @@ CELL = Cell(0.1, 0.5, "mixed", 0)
 
 
 def point(real_episodes: int, success: float, cell: Cell = CELL) -> Point:
-    return Point(*cell, 40, real_episodes, 9 * real_episodes, success, 1.0, 2.0, 3.0, "here")
+    counts = (4 * real_episodes, real_episodes, 9 * real_episodes)  # updates, episodes in reality and in simulation
+    return Point(*cell, *counts, success, 1.0, 2.0, 3.0, "here", push_runs.settings())
 
 
 def whole(successes, cell: Cell = CELL) -> list[Point]:
@@ -48,6 +49,11 @@ def test_the_table_gives_back_finished_runs_and_no_cut_one(tmp_path):
     push_runs.append(path, whole([0.5]))
     push_runs.append(path, whole([0.25], other)[:-1])
     assert push_runs.read(path) == {CELL: whole([0.5])}
+    path.write_text(path.read_text()[:-30])  # and its last line was cut
+    push_runs.append(path, whole([0.75], other))
+    assert push_runs.read(path) == {CELL: whole([0.5]), other: whole([0.75], other)}
+    push_runs.append(path, [point._replace(settings="others") for point in whole([1.0])])
+    assert push_runs.read(path)[CELL] == whole([0.5])
 
 
 def test_the_report_tells_figures_and_runs_that_are_missing(tmp_path):

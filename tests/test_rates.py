@@ -1,5 +1,8 @@
 """The two rates in the compiled step: where rows come from, where they go, and that no change of them compiles anew."""
 
+from dataclasses import replace
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -102,8 +105,7 @@ def test_what_is_not_visited_stands_still(program):
     assert told[0]["store0/drawn"] == 0 and told[0]["store1/drawn"] == 1  # reality has no row yet
 
 
-def test_one_environment_for_a_whole_iteration(program):
-    del program
+def test_one_environment_for_a_whole_iteration():
     made = trainer.jitted(_made(Mixing(_steady([0.1, 0.3, 0.3, 0.3], [0.25] * 4), visits="store")))
     state, added = made.init(jax.random.key(0), None), []
     for _ in range(12):
@@ -115,17 +117,20 @@ def test_one_environment_for_a_whole_iteration(program):
     np.testing.assert_array_equal(state.collection.newest, new[-1].argmax())
 
 
-def test_the_share_of_an_empty_store_may_go_to_the_one_filled_last():
-    schedule = _steady([0, 0, 0.5, 0.5], [0.5, 0.25, 0.25, 0])
-    drawn = []
-    for newest in (False, True):
-        made = trainer.jitted(_made(Mixing(schedule, visits="store", newest_instead=newest)))
-        state = made.init(jax.random.key(3), None)
-        state, _ = made.step(state)
-        (filled,) = np.flatnonzero(state.buffers.added)
-        drawn.append((int(filled), np.asarray(state.buffers.draws)))
-    for filled, draws in drawn:
-        assert draws[filled] == 40 and filled in (2, 3)
+@pytest.mark.parametrize(("newest", "expected"), [(False, [0.75, 0.25, 0, 0]), (True, [0.375, 0.625, 0, 0])])
+def test_the_share_of_an_empty_store_may_go_to_the_one_filled_last(newest, expected):
+    """Half of beta is store 3's, which stays empty; store 1 is filled behind store 0."""
+    mixed = Mixing(_steady([1, 0, 0, 0], [0.375, 0.125, 0, 0.5]), newest_instead=newest)
+    made = _made(mixed)
+    step = jax.jit(made.step, donate_argnums=0)
+    state = jax.jit(made.init)(jax.random.key(3), None)
+    for q in ([1, 0, 0, 0], [0, 1, 0, 0]):
+        before = np.asarray(state.buffers.draws)
+        state, told = step(state, None, None, _rates(q, [0.375, 0.125, 0, 0.5]))
+    drawn = np.asarray(state.buffers.draws) - before
+    np.testing.assert_array_equal(drawn, 40 * np.array(expected))
+    np.testing.assert_allclose([told[f"store{k}/beta"] for k in range(4)], expected, atol=1e-6)
+    assert [told[f"store{k}/draws"] for k in range(4)] == np.asarray(state.buffers.draws).tolist()
 
 
 def test_an_algorithm_of_fixed_counts_is_refused_with_rates():
@@ -134,10 +139,31 @@ def test_an_algorithm_of_fixed_counts_is_refused_with_rates():
         _made(Mixing(_steady([0.25] * 4, [0.25] * 4)), fixed)
 
 
+def test_seeds_in_one_program_go_by_the_rates_as_each_alone():
+    mixed = Mixing(_steady([0.1, 0.3, 0.3, 0.3], [0.25] * 4), visits="store")
+    alone, together = trainer.jitted(_made(mixed)), trainer.over_seeds(_made(mixed))
+    state = together.init(jnp.stack([jax.random.key(seed) for seed in (3, 4)]), None)
+    for _ in range(3):
+        state, _ = together.step(state)
+    for i, seed in enumerate((3, 4)):
+        single = alone.init(jax.random.key(seed), None)
+        for _ in range(3):
+            single, _ = alone.step(single)
+        np.testing.assert_array_equal(state.buffers.added[i], single.buffers.added)
+        np.testing.assert_array_equal(state.buffers.draws[i], single.buffers.draws)
+        np.testing.assert_allclose(state.buffers.data.obs[i], single.buffers.data.obs, atol=2e-5)
+
+
+def test_updates_that_share_a_mix_fill_an_iteration():
+    own = sac.make(SAC, SPEC)._replace(mix_every=2)
+    with pytest.raises(ValueError, match=r"rates.updates is 5; the algorithm draws a mix for 2 updates"):
+        _made(Mixing(_steady([0.25] * 4, [0.25] * 4)), own)
+
+
 def test_a_schedule_sees_the_counts_of_the_run():
     """Reuse capped at 2: the draws of no store outgrow twice its rows while another one can take them."""
     steady = _steady([0.25, 0.75, 0, 0], [0.9, 0.1, 0, 0])
-    amounts = AMOUNTS.__class__(**vars(AMOUNTS) | {"updates": 3})  # 24 draws for 24 rows an iteration
+    amounts = replace(AMOUNTS, updates=3)  # 24 draws for 24 rows an iteration
     made = trainer.jitted(_made(Mixing(mixing.capped(steady, 2.0, 24)), capacity=1_000, amounts=amounts))
     state = made.init(jax.random.key(0), None)
     for _ in range(20):
@@ -150,22 +176,33 @@ def test_a_schedule_sees_the_counts_of_the_run():
 # ------------------------------------------------------------------------------------------- H2O's weights on a mix
 
 
-def test_h2os_loss_does_not_depend_on_where_the_rows_lie():
-    config = h2o.Config(batch_real=6, batch_sim=10, beta=0.7)
+def _numbers(real: int, sim: int):
     rng = np.random.default_rng(0)
-    q, y = jnp.float32(rng.normal(size=(2, 16))), jnp.float32(rng.normal(size=16))
-    w, u = jnp.float32(rng.uniform(0.1, 1, 10)), jnp.float32(rng.normal(size=10))
-    real = np.arange(16) < 6
+    rows = real + sim
+    q, y = jnp.float32(rng.normal(size=(2, rows))), jnp.float32(rng.normal(size=rows))
+    return q, y, jnp.float32(rng.uniform(0.1, 1, sim)), jnp.float32(rng.normal(size=sim)), rng.permutation(rows)
+
+
+def test_h2os_loss_on_halves_does_not_depend_on_where_the_rows_lie():
+    config = h2o.Config(batch_real=8, batch_sim=8, beta=0.7)
+    q, y, w, u, order = _numbers(8, 8)
+    all_w, all_u = (jnp.concatenate([jnp.full(8, jnp.nan), x])[order] for x in (w, u))
+    mixed = partial(h2o.critic_loss, config, y=y[order], w=all_w, u=all_u, real=jnp.asarray(order < 8))
     told = h2o.critic_loss(config, q, y, w, u)
-    order = rng.permutation(16)
-    all_w, all_u = (jnp.concatenate([jnp.full(6, jnp.nan), x])[order] for x in (w, u))
-    mixed = h2o.critic_loss(config, q[:, order], y[order], all_w, all_u, jnp.asarray(real[order]))
-    chex.assert_trees_all_close(told, mixed, rtol=1e-5)
+    chex.assert_trees_all_close(told, mixed(q[:, order]), rtol=1e-5)
     slopes = jax.grad(lambda q: h2o.critic_loss(config, q, y, w, u)[0])(q)
-    shuffled = jax.grad(lambda q: h2o.critic_loss(config, q, y[order], all_w, all_u, jnp.asarray(real[order]))[0])(
-        q[:, order]
-    )
-    np.testing.assert_allclose(slopes[:, order], shuffled, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(slopes[:, order], jax.grad(lambda q: mixed(q)[0])(q[:, order]), rtol=1e-4, atol=1e-6)
+
+
+def test_h2os_loss_weighs_the_worlds_by_their_rows():
+    """2 mean w (q - y)^2 over all rows, w = 1 where real: three real rows of twelve are a quarter of it."""
+    config = h2o.Config(batch_real=3, batch_sim=9, beta=0.0)
+    q, y, w, u, _ = _numbers(3, 9)
+    weight = np.concatenate([np.ones(3), w])
+    whole = 2 * np.mean(weight * (np.asarray(q, np.float64) - np.asarray(y)) ** 2, axis=1).sum()
+    padded = (jnp.concatenate([jnp.full(3, jnp.nan), x]) for x in (w, u))
+    loss, _ = h2o.critic_loss(config, q, y, *padded, jnp.arange(12) < 3)
+    np.testing.assert_allclose(loss, whole, rtol=1e-5)
 
 
 def test_h2o_learns_at_any_rates_and_its_discriminators_see_both_worlds():
@@ -241,14 +278,17 @@ def test_whole_episodes_are_stored_in_order_and_broken_ones_are_not(ends_early):
         np.testing.assert_array_equal(rows.next_obs[:, :, 1], np.tile([1, 2, 3], (size, 1)))
         assert np.all(rows.obs[:, :, 0] == rows.obs[:, :1, 0])  # one episode's number on all of its steps
     kept = np.asarray(rows.obs[:, 0, 0])
-    if ends_early:
-        assert size < seen and np.all(kept % 3 != 0)
+    if ends_early:  # those alone are missing: about a third, and no clock is out of phase behind them
+        assert np.all(kept % 3 != 0) and abs(size / seen - 2 / 3) < 0.2
+        assert np.all(np.asarray(state.sim[0].time) == 0)
     else:
         assert size == seen
-        np.testing.assert_allclose(state.collection.success[1], np.mean(kept[-10:] % 2 == 0))
-        shares = [np.mean(kept[i : i + 10] % 2 == 0) for i in range(0, size, 10)]
-        np.testing.assert_allclose(state.collection.best[1], max(shares))
-        assert metrics["sim1/succeeded"] == 10 * state.collection.success[1]
+        shares, average = [np.mean(kept[i : i + 10] % 2 == 0) for i in range(0, size, 10)], [0.0]
+        for share in shares:
+            average.append(average[-1] + 10 / 50 * (share - average[-1]))
+        np.testing.assert_allclose(state.collection.success[1], average[-1], rtol=1e-5)
+        np.testing.assert_allclose(state.collection.best[1], max(average), rtol=1e-5)
+        assert metrics["sim1/succeeded"] == round(10 * shares[-1])
 
 
 def test_several_updates_share_one_draw_of_the_mix():

@@ -1,6 +1,7 @@
 """The rates q and beta from a run's command line: what they make of a run, and how mistakes are told."""
 
 import contextlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -48,6 +49,8 @@ BASE = Experiment(
 
 
 LIVE = Live(feed="synchronous", judge="instance")
+ROWS = replace(BASE.algorithm, mixing="rows")
+THREADED = Live(feed="threaded", judge="instance")
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +77,27 @@ def test_a_run_collects_by_q_and_draws_by_beta_and_says_so(finished):
     assert {"real/episodes", "sim1/episodes", "sim2/episodes"} <= set(told)
 
 
-def test_a_rival_of_one_world_knows_no_rates(finished):
+def test_a_rival_of_simulators_alone_takes_their_rates_among_each_other(finished):
     told = read_csv(finished / "rivals" / "sim_only" / "metrics.csv")
-    assert told["store0/size"][-1] == 0 and told["store0/drawn"][-1] == 0 and told["store1/drawn"][-1] == 1
+    assert told["store0/size"][-1] == 0 and told["store0/drawn"][-1] == 0
+    assert [told[f"store{k}/drawn"][-1] for k in (1, 2)] == [0.5, 0.5]
+    assert "real/episodes" not in told and told["real_steps"][-1] == 0
+
+
+def test_steps_are_counted_where_they_were_spent(finished):
+    told = read_csv(finished / "metrics.csv")
+    np.testing.assert_array_equal(told["real_steps"], [16, 32])  # 0.2 of 40 an iteration
+    result = json.loads((finished / "result.json").read_text())
+    assert (result["real_steps"], result["sim_steps"]) == (32, 128)
+
+
+def test_real_rows_of_an_update_are_those_at_the_highest_rate():
+    mixes = rates.applied(replace(BASE, later_beta=(0.9, 0.1, 0.0), later_after=20))
+    assert rates.real_rows_drawn(mixes) == 8 and rates.real_rows_drawn(rates.applied(BASE)) == 4
+    own = replace(BASE, algorithm=h2o.Config(batch_real=4, batch_sim=4, discriminator_batch_real=6))
+    assert (
+        rates.real_rows_drawn(rates.applied(own)) == 10 and rates.real_rows_drawn(replace(BASE, q=(), beta=())) is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,12 +106,26 @@ def test_a_rival_of_one_world_knows_no_rates(finished):
         ({"q": (0.5, 0.5)}, "--q has 2 rates; give 3, for reality and 2 simulators"),
         ({"beta": (0.5, 0.4, 0.2)}, r"--beta is \[0.5, 0.4, 0.2\]; give numbers >= 0"),
         ({"pretended": ""}, "--q 0.2 of reality is collected by nobody; give --pretended a simulator that plays it"),
-        ({"q": (0.01, 0.49, 0.5), "live": LIVE}, "--q 0.01 of 40 control steps an iteration is none for the robot"),
-        ({"live": LIVE, "strategy": "sim_first"}, "--strategy sim_first would keep the robot waiting"),
+        (
+            {"q": (0.01, 0.49, 0.5), "live": LIVE, "pretended": ""},
+            "--q 0.01 of 40 control steps an iteration are 0 for",
+        ),
+        ({"live": LIVE, "pretended": "", "strategy": "sim_first"}, "--strategy sim_first would keep the robot waiting"),
+        ({"live": LIVE}, "and a robot would both be reality; give one of them"),
+        ({"q": ()}, "is never visited at its rate of 0; give --q, reality first"),
+        ({"q": (), "beta": ()}, "is about the rates, and there are none; give --q or --beta"),
+        ({"q": (0.0, 0.5, 0.5), "beta": (), "live": THREADED, "pretended": ""}, "would leave the real rows unused"),
+        ({"later_beta": (1.0, 0.0, 0.0), "later_after": "success"}, "one of them waits for successes"),
         ({"strategy": "sim_first"}, "waits for successes in the simulator, and envs.point_mass:make tells none"),
-        ({"later_beta": (1.0, 0.0, 0.0)}, "--later_after 0 must be the updates"),
+        ({"later_beta": (1.0, 0.0, 0.0)}, "--later_after 0 must be 1 update or more, or success"),
         ({"reuse_cap": -1.0}, "reuse is -1.0"),
-        ({"q": (), "beta": (), "algorithm": replace(BASE.algorithm, mixing="rows")}, "draws at the rates beta; give"),
+        ({"reuse_cap": 9.0, "algorithm": h2o.Config()}, "the discriminators draw real rows whatever beta is"),
+        ({"strategy_threshold": 1.5}, "--strategy_threshold 1.5 must be more than 0 and at most 1"),
+        ({"algorithm": h2o.Config(mixing="store")}, "mixing is 'store'; H2O's penalty needs rows of both worlds"),
+        (
+            {"q": (), "beta": (), "pretended": "", "more_sims": (), "algorithm": ROWS},
+            "draws at the rates",
+        ),
         ({"more_sims": (f"{HERE}:BASE",)}, "has no function 'BASE'"),
     ],
 )
@@ -112,7 +147,8 @@ def test_q_alone_is_one_shared_store_and_beta_alone_shares_the_simulators(tmp_pa
     progress = _progress(0)
     shared = schedule_of(replace(BASE, beta=()), tmp_path)(progress)
     np.testing.assert_allclose(shared.beta, [0.2, 0.4, 0.4])
-    alone = schedule_of(replace(BASE, q=(), pretended=""), tmp_path)(progress)
+    simulators = rates.Places((light(), light()), None)
+    alone = rates.mixed(rates.applied(replace(BASE, q=(), pretended="")), simulators).schedule(progress)
     np.testing.assert_allclose(alone.q, [0, 0.5, 0.5])
 
 

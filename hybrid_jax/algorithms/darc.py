@@ -60,7 +60,8 @@ def make(config: Config, spec: Spec, moments: Moments | None = None) -> Algorith
         added = jnp.where(real, 0.0, jnp.concatenate([padding, extra]))
         corrected = rows._replace(reward=rows.reward + added)
         sac, metrics = base.step(sac, corrected, actor_critic.mean_squared_error, key)
-        return sac, metrics | {"correction_mean": losses.masked_mean(added, ~real), "correction_min": jnp.min(added)}
+        least = jnp.where(jnp.all(real), 0.0, jnp.min(jnp.where(real, jnp.inf, added)))
+        return sac, metrics | {"correction_mean": losses.masked_mean(added, ~real), "correction_min": least}
 
     return gap_learner.make(config, base, gap, learn)
 

@@ -57,7 +57,11 @@ class Config(actor_critic.Config):
 
 
 def authors() -> Config:
-    """As the authors coded it, on one rank: a store for 40 updates, then the targets keep 0.95 of themselves."""
+    """As the authors coded it, on one rank: a store for 40 updates, then the targets keep 0.95 of themselves.
+
+    Their collection beside it: one environment an iteration (`visits` "store"), and the share of an empty store to the
+    one filled last (`Mixing.newest_instead`).
+    """
     return Config(mixing="store", mix_every=40, target_period=40, tau=0.05)
 
 
@@ -70,7 +74,7 @@ class State(NamedTuple):
 
 
 def make(config: Config, spec: Spec, moments: Moments | None = None, goal: Goal | None = None) -> Algorithm:
-    """DDPG; with a goal its rows are whole episodes, `extras["length"]` their steps where some ended early.
+    """DDPG; with a goal its rows are whole episodes.
 
     moments: not used, the statistics run along. Raises ValueError for hyper-parameters that cannot work.
     """
@@ -100,7 +104,7 @@ def make(config: Config, spec: Spec, moments: Moments | None = None, goal: Goal 
         her_key, step_key = jax.random.split(key)
         rows = batch.rows
         if goal is not None:
-            rows = her.relabel(her_key, rows, goal, config.hindsight, dict(rows.extras).get("length"))
+            rows = her.relabel(her_key, rows, goal, config.hindsight)
         seen = normaliser.observe(state.seen, rows.obs)
         rows = rows._replace(**{name: normaliser.normalise(seen, getattr(rows, name)) for name in ("obs", "next_obs")})
         learner, metrics = base.step(state.learner, rows, critic_loss, step_key)

@@ -76,8 +76,10 @@ def make(config: Config, spec: Spec, moments: Moments) -> Algorithm:
         w = u = jnp.ones(sim.reward.shape)
         if needs_gap:
             w, u = weights(gap_state.params, sim, jitter_key)
-            over = partial(losses.masked_mean, mask=~real[-w.shape[0] :])
-            metrics |= {"weight_mean": over(w), "weight_min": jnp.min(w)}
+            simulated = ~real[-w.shape[0] :]
+            over = partial(losses.masked_mean, mask=simulated)
+            least = jnp.min(w, where=simulated, initial=config.weight_clip[1])
+            metrics |= {"weight_mean": over(w), "weight_min": least}
             metrics |= {"u_mean": over(u), "u_positive_share": over((u > 0).astype(u.dtype))}
 
         def loss(q: Array, y: Array, here: actor_critic.Here) -> tuple[Array, dict]:
@@ -94,8 +96,10 @@ def critic_loss(
 ) -> tuple[Array, dict]:
     """L_1 + L_2 of this module's head; q [2, R + S], y [R + S], w and u [S] of rows that lie real ones first.
 
-    With real [B] bool they lie mixed and w and u are [B], not looked at where real: each world's error stays a mean
-    over its own rows, so the rates move noise and the policy's states, not the worlds' weights.
+    With real [B] bool they lie mixed, at any rates, and w and u are [B], not looked at where real. All rows weigh alike
+    then, so the rates decide how much each world counts; halves of equal size give back the loss above:
+
+        2 mean_i (w_i or 1 where real) (Q_j - y)^2
     """
     chex.assert_rank([q, y, w, u], [2, 1, 1, 1])
     chex.assert_type([q, y, w, u], float)
@@ -107,8 +111,8 @@ def critic_loss(
         metrics = {"q_real": jnp.mean(q_real), "q_sim": jnp.mean(q_sim)}
     else:
         q_real = q_sim = q
-        w, u = (jnp.where(real, 0.0, x) for x in (w, u))
-        loss = over(error, real) + over(jax.lax.stop_gradient(w)[None] * error, ~real)
+        u = jnp.where(real, 0.0, u)
+        loss = 2 * jax.vmap(losses.weighted_mean, (0, None))(error, jnp.where(real, 1.0, w))
         metrics = {"q_real": jnp.mean(over(q, real)), "q_sim": jnp.mean(over(q, ~real))}
     if config.beta:
         regularise = partial(
@@ -130,6 +134,8 @@ def check(config: Config, spec: Spec, moments: Moments) -> None:
     ranges.at_least(config, 1, "next_state_samples")
     ranges.at_least(config, 0, "beta", "jitter_scale")
     ranges.positive(config, "penalty_temperature", "penalty_clip", "u_clip_max")
+    if config.mixing == "store" and config.beta:
+        raise ValueError("mixing is 'store'; H2O's penalty needs rows of both worlds in a batch, give quotas or rows.")
     if not 0 <= config.weight_clip[0] <= config.weight_clip[1]:
         raise ValueError(f"weight_clip is {config.weight_clip}; give the lower bound, >= 0, before the upper one.")
     scaling.check(moments, spec.obs_size)
