@@ -96,16 +96,18 @@ def _draw(grouped: Runs, path: Path) -> None:
     """Success in reality against real episodes: a panel a strategy, at q = 0.1, reality alone beside it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure((12.0, 4.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle("Planar push: success in reality, 0.1 of the steps spent there", x=0.01, ha="left", color=INK)
-    panels = figure.subplots(1, len(STRATEGIES), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(STRATEGIES), sharex=True, sharey=True, squeeze=False)[0]
     for axes, strategy in zip(panels, STRATEGIES, strict=True):
         dress(axes)
         axes.set_title(strategy.replace("_", " "), loc="left", fontsize=10, color=INK)
         axes.set_xscale("log")
         axes.set_xlabel("real episodes")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         for beta, colour in zip((0.1, 0.5, 0.9), COLOURS, strict=False):
             _curves(axes, grouped.get((strategy, 0.1, beta), []), colour, f"beta {beta:g}")
         _curves(axes, grouped.get(("mixed", 1.0, 1.0), []), FAINT, "reality alone")
