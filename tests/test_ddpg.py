@@ -218,21 +218,6 @@ def test_with_a_goal_it_keeps_the_contract(config):
     check_algorithm(ddpg.make(replace(config, batch_real=4, batch_sim=4, hidden=(8,)), SPEC, goal=GOAL), SPEC)
 
 
-def test_episodes_that_ended_early_are_used_up_to_their_end():
-    """With the rest not a number, all stays finite."""
-    algorithm = ddpg.make(CONFIG, SPEC, goal=GOAL)
-    length = np.float32(1 + np.arange(24) % 5)
-    behind = np.arange(5)[None] >= length[:, None]
-
-    def spoilt(leaf):
-        leaf = leaf.reshape(24, 5, *leaf.shape[1:])
-        return np.where(behind.reshape(24, 5, *(1,) * (leaf.ndim - 2)), np.nan, leaf)
-
-    rows = jax.tree.map(spoilt, oracles.rows(120, SPEC))._replace(extras={"length": length})
-    _, told = jax.jit(algorithm.update)(apart(algorithm), Batch(rows, jnp.zeros(24, jnp.int32)), KEY)
-    assert all(np.isfinite(value) for value in told.values())
-
-
 # known answers -------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ Ours: quotas in each batch, targets that move with every update. `authors`: 40 u
 the targets. Theirs differs yet: the normaliser is fed once with each new episode, by q and not by beta; eight ranks
 with a store each add their gradients up; layers do not start as those of all networks here.
 
-To expect: every goal of a plane by hindsight, 1 in 100 without it (tests/test_ddpg.py). Planar push: not measured yet.
+To expect: the planar push in reality alone, 96 % after 7,200 episodes, one seed (docs/results/push_mixing.md).
 """
 
 from dataclasses import dataclass
@@ -57,11 +57,7 @@ class Config(actor_critic.Config):
 
 
 def authors() -> Config:
-    """As the authors coded it, on one rank: a store for 40 updates, then the targets keep 0.95 of themselves.
-
-    Their collection beside it: one environment an iteration (`visits` "store"), and the share of an empty store to the
-    one filled last (`Mixing.newest_instead`).
-    """
+    """As coded, on one rank; beside it a run's visits "store" and the empty store's share to the newest one."""
     return Config(mixing="store", mix_every=40, target_period=40, tau=0.05)
 
 
