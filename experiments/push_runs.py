@@ -108,7 +108,7 @@ def _success(env: SimEnv, act: Callable, actor: Any, key: jax.Array) -> jax.Arra
 
 def run(made: Program, cell: Cell) -> Iterator[Point]:
     """Trains a cell and gives its points, one after the other."""
-    started, origin = time.monotonic(), _origin()
+    started, told = time.monotonic(), (_origin(), settings())
     rates = Rates(*(jnp.float32([x, 1 - x]) for x in (cell.q, cell.beta)))
     state = made.run.init(jax.random.key(cell.seed), None)
     success = best = np.zeros(2, np.float32)  # of greedy episodes: a third of the exploring actions are blind
@@ -126,8 +126,7 @@ def run(made: Program, cell: Cell) -> Iterator[Point]:
                 *map(float, success),
                 float(draws[REAL] / max(added[REAL] * push.SPEC.episode_length, 1)),
                 time.monotonic() - started,
-                origin,
-                settings(),
+                *told,
             )
 
 
@@ -147,12 +146,12 @@ def settings() -> str:
 def read(path: Path) -> dict[Cell, list[Point]]:
     """The finished runs of a table with today's settings, of two the later one; what a crash cut is passed over."""
     found: dict[Cell, list[Point]] = {}
-    under_way: list[Point] = []
+    under_way, today = list[Point](), settings()
     if not path.exists():
         return found
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            if None in row.values() or None in row or row["settings"] != settings():
+            if None in row.values() or None in row or row["settings"] != today:
                 under_way = []
                 continue
             point = Point(*(kind(row[name]) for name, kind in Point.__annotations__.items()))

@@ -50,9 +50,10 @@ def applied(experiment: Experiment) -> Experiment:
     A robot that waits for the learner does q's share of the control steps. Raises Refused where that makes no sense.
     """
     if not asked(experiment):
+        plain = Experiment()
         for name in OF_RATES:
             value = getattr(experiment, name)
-            if value != getattr(Experiment(), name):
+            if value != getattr(plain, name):
                 raise Refused(f"--{name} {value} is about the rates, and there are none; give --q or --beta")
         return experiment
     config = experiment.algorithm

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hybrid_jax import mixing
 from hybrid_jax.types import Array, Batch, BufferState, PyTree
 
 
@@ -80,7 +81,7 @@ def multi_buffer(capacities: Sequence[int]) -> MultiBuffer:
         row = jax.random.randint(key, source.shape, 0, state.size[source])
         index = jnp.asarray(offsets)[source] + row
         rows = jax.tree.map(lambda stored: stored.at[index].get(mode="promise_in_bounds"), state.data)
-        drawn = jnp.sum(source[None, :] == jnp.arange(stores)[:, None], axis=1, dtype=jnp.uint32)
+        drawn = mixing.counts(source, stores).astype(jnp.uint32)
         total = state.draws + drawn  # where it would begin anew it stays at the most that it can say
         total = jnp.where(total < drawn, np.uint32(2**32 - 1), total)
         return state._replace(draws=total), Batch(rows, source)

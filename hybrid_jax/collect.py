@@ -80,7 +80,7 @@ def make(
 
     def used(before: BufferState, after: BufferState, beta: Array | None) -> dict[str, Array]:
         """Of each store: its share of the draws, all draws so far, and how many those are for each control step."""
-        new, total = ((x).astype(jnp.float32) for x in (after.draws - before.draws, after.draws))
+        new, total = (x.astype(jnp.float32) for x in (after.draws - before.draws, after.draws))
         share = new / jnp.maximum(jnp.sum(new), 1.0)
         reuse = total / (unit * jnp.maximum(after.added, 1).astype(jnp.float32))
         told = {"drawn": share, "draws": total, "reuse": reuse} | ({} if beta is None else {"beta": beta})
