@@ -19,7 +19,7 @@ from hybrid_jax import physics
 from hybrid_jax.types import Array, Goal, PyTree, SimEnv, Spec, Step
 
 SPEC = Spec(obs_size=17, action_size=2, episode_length=50, dt=0.04)
-FRAME_SKIP = 10
+FRAME_SKIP = 8
 REACH = 0.05  # [m] the tip's target lies so far from it at full action
 WORKSPACE = 0.25  # [m] |x|, |y| of the tip's target
 FIELD = 0.15  # [m] |x|, |y| of the puck's first place and of the goal

@@ -1,9 +1,6 @@
 """The runs of the push study: one compiled step for every cell, whose rates are arguments; a CSV of their curves."""
 
-import csv
 import hashlib
-import io
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +14,7 @@ import numpy as np
 
 from envs import push
 from experiments import push_ddpg
+from experiments.csv_table import Table
 from experiments.experiment import ROOT
 from hybrid_jax import mixing, rollout, trainer
 from hybrid_jax.algorithms import ddpg
@@ -138,40 +136,30 @@ def _origin() -> str:
 
 
 def settings() -> str:
-    """Twelve digits that tell runs of other settings apart."""
-    told = f"{config_hash(push_ddpg.config())} {ITERATIONS} {EVERY} {EPISODES}"
+    """Twelve digits that tell runs of other settings, or on other tables, apart."""
+    scene = hashlib.sha256((ROOT / "envs" / "assets" / "push.xml").read_bytes()).hexdigest()
+    told = (
+        f"{config_hash(push_ddpg.config())} {ITERATIONS} {EVERY} {EPISODES} {push.SIMULATED} {push.REAL}"
+        f" {push.FRAME_SKIP} {scene}"
+    )
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
-def read(path: Path) -> dict[Cell, list[Point]]:
-    """The finished runs of a table with today's settings, of two the later one; what a crash cut is passed over."""
+def table(path: Path) -> Table[Point]:
+    """The file of the runs' curves."""
+    return Table(path, Point, digits=4)
+
+
+def finished(points: list[Point]) -> dict[Cell, list[Point]]:
+    """The whole runs among a table's points with today's settings, of two the later one."""
     found: dict[Cell, list[Point]] = {}
     under_way, today = list[Point](), settings()
-    if not path.exists():
-        return found
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            if None in row.values() or None in row or row["settings"] != today:
-                under_way = []
-                continue
-            point = Point(*(kind(row[name]) for name, kind in Point.__annotations__.items()))
-            goes_on = under_way and under_way[-1][:4] == point[:4] and under_way[-1].updates < point.updates
-            under_way = [*under_way, point] if goes_on else [point]
-            if len(under_way) == ITERATIONS // EVERY:
-                found[Cell(*point[:4])] = under_way
+    for point in points:
+        if point.settings != today:
+            under_way = []
+            continue
+        goes_on = under_way and under_way[-1][:4] == point[:4] and under_way[-1].updates < point.updates
+        under_way = [*under_way, point] if goes_on else [point]
+        if len(under_way) == ITERATIONS // EVERY:
+            found[Cell(*point[:4])] = under_way
     return found
-
-
-def append(path: Path, points: list[Point]) -> None:
-    """Adds a finished run in one write, on a line of its own even behind one that was cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    with path.open("a+b") as file:
-        if file.tell() == 0:
-            writer.writerow(Point._fields)
-        else:
-            file.seek(-1, os.SEEK_END)
-            text.write("" if file.read(1) == b"\n" else "\n")
-        writer.writerows([f"{x:.4g}" if isinstance(x, float) else x for x in point] for point in points)
-        file.write(text.getvalue().encode())

@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from hybrid_jax.config import ConfigError
+
 ROOT = Path(__file__).resolve().parent.parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 
@@ -30,17 +32,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--report", action="store_true", help="write the report and stop")
     asked = parser.parse_args(arguments)
     os.environ |= ONE_THREAD  # before jax is imported, which fixes the sizes of thread pools
-    from experiments import push_report, push_runs
+    from experiments import push_report, push_runs, study_grid
 
-    table = asked.out / "push_mixing.csv"
+    table = push_runs.table(asked.out / "push_mixing.csv")
     try:
-        cells = _chosen(push_runs.grid(asked.seeds), asked.only)
-    except ValueError as error:
+        cells = study_grid.chosen(push_runs.grid(asked.seeds), asked.only)
+        done = push_runs.finished(table.read())
+    except ConfigError as error:
         print(f"push_study.py: {error}", file=sys.stderr)
         return 2
+    for sentence in table.told:
+        print(sentence)
     failed: list[int] = []
     if not asked.report:
-        done = push_runs.read(table)
         left = [cell for cell in cells if cell not in done]
         print(f"{len(cells) - len(left)} of {len(cells)} runs are done", flush=True)
         until, context = time.time() + 60 * asked.minutes, multiprocessing.get_context("spawn")
@@ -48,7 +52,8 @@ def main(arguments: list[str]) -> int:
             lock = manager.Lock()
             open_cells = manager.list(left)
             workers = [
-                context.Process(target=_work, args=(i, open_cells, lock, table, until)) for i in range(asked.workers)
+                context.Process(target=_work, args=(i, open_cells, lock, table.path, until))
+                for i in range(asked.workers)
             ]
             for worker in workers:
                 worker.start()
@@ -57,11 +62,11 @@ def main(arguments: list[str]) -> int:
             failed = [worker.exitcode for worker in workers if worker.exitcode]
             for code in failed:
                 print(f"a process ended with {code}; its run is open, the others are not touched", flush=True)
-    print(push_report.write(push_runs.read(table), push_runs.grid(asked.seeds), asked.out))
+    print(push_report.write(push_runs.finished(table.read()), push_runs.grid(asked.seeds), asked.out))
     return int(bool(failed))
 
 
-def _work(core: int, cells, lock, table: Path, until: float) -> None:
+def _work(core: int, cells, lock, path: Path, until: float) -> None:
     """One process: the next open cell, until none is left or the time is over."""
     if hasattr(os, "sched_setaffinity"):
         own = sorted(os.sched_getaffinity(0))
@@ -69,35 +74,20 @@ def _work(core: int, cells, lock, table: Path, until: float) -> None:
     from experiments import preflight, push_runs
 
     preflight.use_compile_cache()
-    made = push_runs.program()
+    made, table = push_runs.program(), push_runs.table(path)
     while time.time() < until:
         with lock:
             if not cells:
                 return
             cell = cells.pop(0)
         points = list(push_runs.run(made, cell))
-        with lock:
-            push_runs.append(table, points)
+        table.append(*points)
         last = points[-1]
         print(
             f"q {cell.q:g} beta {cell.beta:g} {cell.strategy} seed {cell.seed}: success {last.real_success:.2f} in"
             f" reality, {last.sim_success:.2f} in simulation, {last.real_episodes} real episodes, {last.seconds:.0f} s",
             flush=True,
         )
-
-
-def _chosen(cells: list, only: str) -> list:
-    """The cells that `q=0.1,strategy=mixed` names: any of one axis' values, all of the axes. Raises ValueError."""
-    wanted: dict[str, set[str]] = {}
-    for pair in filter(None, only.split(",")):
-        axis, equals, value = pair.partition("=")
-        known = sorted({str(getattr(cell, axis, "")) for cell in cells})
-        if not equals or known == [""]:
-            raise ValueError(f"--only {pair!r} is not of the form AXIS=VALUE; the axes: {', '.join(cells[0]._fields)}")
-        if value not in known:
-            raise ValueError(f"--only {pair}: no such {axis}; there are {', '.join(known)}")
-        wanted.setdefault(axis, set()).add(value)
-    return [cell for cell in cells if all(str(getattr(cell, axis)) in values for axis, values in wanted.items())]
 
 
 if __name__ == "__main__":

@@ -27,9 +27,10 @@ if __name__ == "__main__":
 from dataclasses import replace
 
 from experiments import study_grid, study_progress, study_report
+from experiments.csv_table import Table
 from experiments.experiment import Refused
 from experiments.study_grid import Cell, Study
-from experiments.study_table import Table
+from experiments.study_table import Row
 from hybrid_jax.config import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
     try:
         asked = _parser().parse_args(arguments)
         study, cells = _wanted(asked)
-        table = Table(asked.out / f"{study.name}.csv")
+        table = Table(asked.out / f"{study.name}.csv", Row)
         if asked.worker is not None:
             return _work(asked, study, cells, table)
         rows = table.read()
@@ -95,7 +96,7 @@ def _wanted(asked: argparse.Namespace) -> tuple[Study, list[Cell]]:
     study = study_grid.load(asked.name)
     if asked.seeds is not None:
         study = replace(study, seeds=asked.seeds)
-    cells = study_grid.chosen(study, study_grid.grid(study), asked.only)
+    cells = study_grid.chosen(study_grid.grid(study), asked.only)
     if not (asked.list or asked.report):
         study_grid.check_logs(study, cells)
     return study, cells
@@ -133,7 +134,7 @@ def _start(asked: argparse.Namespace, arguments: list[str]) -> int:
     return int(any(codes))
 
 
-def _work(asked: argparse.Namespace, study: Study, cells: list[Cell], table: Table) -> int:
+def _work(asked: argparse.Namespace, study: Study, cells: list[Cell], table: Table[Row]) -> int:
     """One process; pinned before the first computation, which fixes the sizes of thread pools."""
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {EIGEN}".strip()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from experiments import methods
 from experiments.experiment import Experiment, from_path, log_digest
@@ -20,7 +20,7 @@ from hybrid_jax.config import ConfigError, diff
 from hybrid_jax.datasets.normalised import Reference
 
 ANY = "any"  # the gap, data set or share of a cell that does not depend on it
-AXES = ("task", "gap", "data", "share", "method", "seed")
+AnyCell = TypeVar("AnyCell", bound=NamedTuple)
 
 
 class Cell(NamedTuple):
@@ -181,7 +181,7 @@ def _own(config: Any) -> dict[str, Any]:
     return plain | {"class": named} | {name: _own(value) for name, value in nested.items()}
 
 
-def chosen(study: Study, cells: list[Cell], only: str) -> list[Cell]:
+def chosen(cells: list[AnyCell], only: str) -> list[AnyCell]:
     """The cells that `method=h2o,method=cql,gap=gravity` names: any of one axis' values, all of the axes.
 
     Raises ConfigError with the known names.
@@ -189,22 +189,27 @@ def chosen(study: Study, cells: list[Cell], only: str) -> list[Cell]:
     wanted: dict[str, set[str]] = {}
     for pair in filter(None, only.split(",")):
         axis, equals, value = (part.strip() for part in pair.partition("="))
-        if axis not in AXES or not equals:
-            raise ConfigError(f"--only {pair!r} is not of the form AXIS=VALUE; the axes: {', '.join(AXES)}")
-        known = list(dict.fromkeys(str(getattr(cell, axis)) for cell in cells))
-        value = f"{float(value):g}" if axis == "share" and _is_number(value) else value
+        if axis not in cells[0]._fields or not equals:
+            known = ", ".join(cells[0]._fields)
+            raise ConfigError(f"--only {pair!r} is not of the form AXIS=VALUE; the axes: {known}")
+        known = list(dict.fromkeys(_label(getattr(cell, axis)) for cell in cells))
+        value = value if value in known else _number(value)
         if value not in known:
-            raise ConfigError(f"--only {axis}={value}: no such {axis} in {study.name}; its own: {', '.join(known)}")
+            raise ConfigError(f"--only {axis}={value}: no such {axis} in this study; its own: {', '.join(known)}")
         wanted.setdefault(axis, set()).add(value)
-    return [cell for cell in cells if all(str(getattr(cell, axis)) in values for axis, values in wanted.items())]
+    return [cell for cell in cells if all(_label(getattr(cell, axis)) in values for axis, values in wanted.items())]
 
 
-def _is_number(text: str) -> bool:
+def _label(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _number(text: str) -> str:
+    """0.50 as 0.5; what is no number as it is."""
     try:
-        float(text)
+        return f"{float(text):g}"
     except ValueError:
-        return False
-    return True
+        return text
 
 
 def load(name: str) -> Study:

@@ -20,11 +20,12 @@ import jax
 import numpy as np
 
 from experiments import preflight, session, training
+from experiments.csv_table import Table
 from experiments.experiment import ROOT, Experiment, Refused
 from experiments.stopping import Stop
 from experiments.study_claims import held, lock
 from experiments.study_grid import ANY, Cell, Study, experiment_of, folder_name, settings_of
-from experiments.study_table import Row, Table, finished
+from experiments.study_table import Row, finished
 from experiments.worlds import Worlds
 from hybrid_jax.config import ConfigError, to_json
 from hybrid_jax.datasets.normalised import normalised
@@ -48,7 +49,7 @@ class Ready(NamedTuple):
 class Worker:
     """Works until no open cell is left or the time is over."""
 
-    def __init__(self, study: Study, programs: list[list[Cell]], table: Table, place: Path):
+    def __init__(self, study: Study, programs: list[list[Cell]], table: Table[Row], place: Path):
         self.study, self.programs, self.table, self.place = study, programs, table, place
         self.failed: list[str] = []  # cells that could not be run, a sentence each
         self._given_up: set[Cell] = set()

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments import push_ddpg, push_report, push_runs, push_study
+from envs import push
+from experiments import push_ddpg, push_report, push_runs, push_study, study_grid
 from experiments.push_runs import Cell, Point
+from hybrid_jax.config import ConfigError
 
 CELL = Cell(0.1, 0.5, "mixed", 0)
 
@@ -44,16 +46,23 @@ def test_medians_with_runs_that_never_got_there():
 
 
 def test_the_table_gives_back_finished_runs_and_no_cut_one(tmp_path):
-    path, other = tmp_path / "t.csv", CELL._replace(seed=1)
-    assert push_runs.read(path) == {}
-    push_runs.append(path, whole([0.5]))
-    push_runs.append(path, whole([0.25], other)[:-1])
-    assert push_runs.read(path) == {CELL: whole([0.5])}
-    path.write_text(path.read_text()[:-30])  # and its last line was cut
-    push_runs.append(path, whole([0.75], other))
-    assert push_runs.read(path) == {CELL: whole([0.5]), other: whole([0.75], other)}
-    push_runs.append(path, [point._replace(settings="others") for point in whole([1.0])])
-    assert push_runs.read(path)[CELL] == whole([0.5])
+    table, other = push_runs.table(tmp_path / "t.csv"), CELL._replace(seed=1)
+    read = lambda: push_runs.finished(table.read())  # noqa: E731
+    assert read() == {}
+    table.append(*whole([0.5]))
+    table.append(*whole([0.25], other)[:-1])
+    assert read() == {CELL: whole([0.5])}
+    table.path.write_text(table.path.read_text()[:-30])  # and its last line was cut
+    table.append(*whole([0.75], other))
+    assert read() == {CELL: whole([0.5]), other: whole([0.75], other)}
+    table.append(*(point._replace(settings="others") for point in whole([1.0])))
+    assert read()[CELL] == whole([0.5])
+
+
+def test_another_table_is_another_study(monkeypatch):
+    before = push_runs.settings()
+    monkeypatch.setattr(push, "REAL", push.REAL._replace(puck_mass=0.5))
+    assert push_runs.settings() != before
 
 
 def test_the_report_tells_figures_and_runs_that_are_missing(tmp_path):
@@ -68,16 +77,16 @@ def test_the_report_tells_figures_and_runs_that_are_missing(tmp_path):
 
 
 def test_filters_name_cells_and_mistakes_are_told(tmp_path, capsys):
-    chosen = push_study._chosen(push_runs.grid(2), "q=0.1,q=0.3,strategy=sim_first,seed=1")
+    chosen = study_grid.chosen(push_runs.grid(2), "q=0.1,q=0.3,strategy=sim_first,seed=1")
     assert len(chosen) == 6 and {(c.q, c.seed, c.strategy) for c in chosen} == {
         (0.1, 1, "sim_first"), (0.3, 1, "sim_first"),
     }  # fmt: skip
     for words, sentence in (
         ("gap=1", "--only 'gap=1' is not of the form AXIS=VALUE; the axes: q, beta, strategy, seed"),
-        ("q=0.2", "--only q=0.2: no such q; there are 0.0, 0.05, 0.1, 0.3, 1.0"),
+        ("q=0.2", "--only q=0.2: no such q in this study; its own: 1, 0, 0.05, 0.1, 0.3"),
     ):
-        with pytest.raises(ValueError, match=sentence.replace("(", r"\(")):
-            push_study._chosen(push_runs.grid(2), words)
+        with pytest.raises(ConfigError, match=sentence.replace("(", r"\(")):
+            study_grid.chosen(push_runs.grid(2), words)
     assert push_study.main(["--only", "gap=1", "--out", str(tmp_path)]) == 2
     assert "push_study.py: --only" in capsys.readouterr().err
 

@@ -27,6 +27,7 @@ from experiments import (
     study_worker,
     worlds,
 )
+from experiments.csv_table import Table
 from experiments.experiment import Experiment, Refused, factory
 from experiments.stopping import Stop
 from experiments.studies import half_cheetah, wheel_legged
@@ -34,7 +35,7 @@ from experiments.study_claims import held, lock
 from experiments.study_grid import ANY, Cell, Study, Task
 from experiments.study_progress import lines
 from experiments.study_scores import Place, Scores
-from experiments.study_table import Row, Table, other_settings
+from experiments.study_table import Row, other_settings
 from hybrid_jax.config import ConfigError
 from hybrid_jax.datasets import hdf5
 from hybrid_jax.datasets.normalised import D4RL, Reference, normalised
@@ -141,7 +142,7 @@ def test_a_killed_study_goes_on_where_it_was_and_doubles_nothing(folder, mine, f
     before, told = finished
     content = (folder / "out" / "mine.csv").read_text()
     assert content.startswith(before) and before.count("\n") < 5
-    rows = Table(folder / "out" / "mine.csv").read()
+    rows = Table(folder / "out" / "mine.csv", Row).read()
     runs = [Cell("mass", ANY, "random", "0.5", "real_only", seed) for seed in range(4)]
     assert sorted(row.cell for row in rows) == runs  # each once
     assert "its last line was cut (mine,mass,none,any,any,sim_on" in told
@@ -149,7 +150,7 @@ def test_a_killed_study_goes_on_where_it_was_and_doubles_nothing(folder, mine, f
 
 
 def test_a_row_says_what_its_run_did(folder, finished):
-    for row in Table(folder / "out" / "mine.csv").read():
+    for row in Table(folder / "out" / "mine.csv", Row).read():
         place = folder / "runs" / "study-mine" / "-".join(map(str, row.cell))
         result = json.loads((place / "result.json").read_text())
         assert row.real_return == pytest.approx(np.mean(result["real_returns"]), rel=1e-5)
@@ -162,8 +163,8 @@ def test_a_row_says_what_its_run_did(folder, finished):
 
 
 def work(mine: Study, only: str, place: Path, until: float = math.inf) -> tuple[study_worker.Worker, list[Row]]:
-    cells = study_grid.chosen(mine, study_grid.grid(mine), only)
-    table = Table(place / "mine.csv")
+    cells = study_grid.chosen(study_grid.grid(mine), only)
+    table = Table(place / "mine.csv", Row)
     with Stop() as stop:
         worker = study_worker.Worker(mine, study_grid.programs(mine, cells), table, place / "runs")
         worker.run(until, stop)
@@ -248,15 +249,15 @@ def test_a_cell_stands_for_the_experiment_with_its_gap_share_and_method(mine):
 
 def test_filters_take_any_of_one_axis_and_all_of_several(mine):
     cells = study_grid.grid(mine)
-    assert study_grid.chosen(mine, cells, "") == cells
-    found = study_grid.chosen(mine, cells, "gap=none,gap=heavy,method=sim_only,share=0.50,seed=1")
+    assert study_grid.chosen(cells, "") == cells
+    found = study_grid.chosen(cells, "gap=none,gap=heavy,method=sim_only,share=0.50,seed=1")
     assert [cell[1:] for cell in found] == [(gap, "random", "0.5", "sim_only", 1) for gap in ("none", "heavy")]
 
 
 @pytest.mark.parametrize(
     ("only", "sentence"),
     [
-        ("method=ppo", "--only method=ppo: no such method in mine; its own: sim_only, real_only"),
+        ("method=ppo", "--only method=ppo: no such method in this study; its own: sim_only, real_only"),
         ("gap=wide", "its own: none, heavy"),
         ("share=0.3", "its own: 1, 0.5"),
         ("methods=h2o", "the axes: task, gap, data, share, method, seed"),
@@ -387,7 +388,7 @@ def row(mine: Study, **changes) -> Row:
 
 
 def test_what_is_appended_is_read_back(mine, tmp_path):
-    table = Table(tmp_path / "deep" / "t.csv")
+    table = Table(tmp_path / "deep" / "t.csv", Row)
     rows = [row(mine, seed=s, sim_return=math.inf, device='a "b", c') for s in (0, 1)]
     for one in rows:
         table.append(one)
@@ -398,7 +399,7 @@ def test_what_is_appended_is_read_back(mine, tmp_path):
 
 @pytest.mark.parametrize("torn", ["mine,ma", "mine,mass,none,any,any,sim_only,1,20,1.0,1.0,1,1,1.0"])
 def test_a_torn_last_line_is_cut_and_told(mine, tmp_path, torn):
-    table = Table(tmp_path / "t.csv")
+    table = Table(tmp_path / "t.csv", Row)
     table.append(row(mine))
     whole = table.path.read_text()
     table.path.write_text(whole + torn)
@@ -409,7 +410,7 @@ def test_a_torn_last_line_is_cut_and_told(mine, tmp_path, torn):
 
 
 def test_a_torn_header_is_written_anew(mine, tmp_path):
-    table = Table(tmp_path / "t.csv")
+    table = Table(tmp_path / "t.csv", Row)
     table.path.write_text("study,ta")
     table.append(row(mine))
     assert table.read() == [row(mine)]
@@ -417,9 +418,9 @@ def test_a_torn_header_is_written_anew(mine, tmp_path):
 
 def test_a_table_of_another_kind_is_refused(mine, tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ConfigError, match="has other columns than a study's table"):
-        Table(tmp_path / "t.csv").read()
-    table = Table(tmp_path / "u.csv")
+    with pytest.raises(ConfigError, match="has other columns than this study's"):
+        Table(tmp_path / "t.csv", Row).read()
+    table = Table(tmp_path / "u.csv", Row)
     table.append(row(mine))
     table.path.write_text(table.path.read_text() + "mine,1,2\n")
     with pytest.raises(ConfigError, match=r"u.csv line 3 is no row of a study"):
@@ -465,7 +466,7 @@ def test_settings_are_those_that_differ_from_the_defaults_and_the_logs_bytes(min
 @pytest.mark.parametrize("name", study_grid.names())
 def test_the_runs_in_the_repository_are_of_todays_settings(name):
     """A class that moves, or a default that changes, must not throw hours of finished runs away unseen."""
-    rows = Table(ROOT / "docs" / "results" / f"{name}.csv").read()
+    rows = Table(ROOT / "docs" / "results" / f"{name}.csv", Row).read()
     assert other_settings(study_grid.load(name), rows) == []
 
 
