@@ -58,9 +58,7 @@ class Table(Generic[Row]):
             if whole < len(content):
                 os.ftruncate(descriptor, whole)
                 torn = content[whole : whole + 60].decode(errors="replace")
-                self.told.append(
-                    f"{self.path}: its last line was cut ({torn}...) and is removed; it runs again"
-                )
+                self.told.append(f"{self.path}: its last line was cut ({torn}...) and is removed; it runs again")
             yield descriptor
         finally:
             os.close(descriptor)

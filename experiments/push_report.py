@@ -10,6 +10,7 @@ from experiments import marked
 from experiments.push_runs import EPISODES, STRATEGIES, Cell, Point
 from hybrid_jax.plots import COLOURS, FAINT, INK, dress
 from hybrid_jax.statistics import bootstrap_ci, stratified_ci
+from hybrid_jax.types import REAL
 
 PROGRAM = "experiments/push_study.py"
 TITLE = "Planar push: real episodes saved by drawing reality more often than it is visited"
@@ -62,7 +63,7 @@ def _median(values: list[float]) -> str:
 def _lines(grouped: Runs, done: int, of: int) -> list[str]:
     lines = [
         "",
-        f"`python {PROGRAM}`: {done} of {of} runs are done. Success is that of {EPISODES} greedy episodes",
+        f"`python {PROGRAM}`: {done} of {of} runs are done. Success is that of {EPISODES[REAL]} greedy episodes",
         "at their last step, in MuJoCo C with reality's constants; they are no real episodes of the run. Real episodes",
         "to a success rate: the median over seeds at the first evaluation that shows it, its 95 % bootstrap interval,",
         f"and how many got there. Final success: the mean of the last {LAST} evaluations, with the seeds' interval.",

@@ -23,9 +23,9 @@ from hybrid_jax.mixing import Mixing, Progress, Rates
 from hybrid_jax.provenance import git_state
 from hybrid_jax.types import REAL, SimEnv
 
-ITERATIONS = 900  # of a run: 40 updates and eight episodes each
+ITERATIONS = 900  # of a run: 80 updates and eight episodes each
 EVERY = 50  # iterations between two evaluations
-EPISODES = 200  # greedy ones behind a success rate
+EPISODES = 100, 50  # greedy ones behind a success rate, in reality and in simulation
 STRATEGIES = ("mixed", "sim_dependent", "sim_first")
 
 
@@ -48,7 +48,7 @@ class Point(NamedTuple):
     updates: int
     real_episodes: int
     sim_episodes: int
-    real_success: float  # share of EPISODES greedy episodes
+    real_success: float  # share of greedy episodes
     sim_success: float
     reuse: float  # draws for each step ever collected in reality
     seconds: float  # of wall clock since the run began
@@ -86,7 +86,7 @@ def program() -> Program:
 
     def judge(actor: Any, key: jax.Array) -> jax.Array:
         keys = jax.random.split(key)
-        return jnp.stack([_success(env, algorithm.act, actor, own) for env, own in zip(worlds, keys, strict=True)])
+        return jnp.stack([_success(algorithm.act, actor, *of) for of in zip(worlds, EPISODES, keys, strict=True)])
 
     def scheduled(name: str) -> Callable:
         return jax.jit(lambda seen, rates: mixing.strategy(name, *rates)(seen))
@@ -95,13 +95,13 @@ def program() -> Program:
     return Program(trainer.jitted(made), schedules, jax.jit(judge), jax.jit(algorithm.deployed))
 
 
-def _success(env: SimEnv, act: Callable, actor: Any, key: jax.Array) -> jax.Array:
+def _success(act: Callable, actor: Any, env: SimEnv, episodes: int, key: jax.Array) -> jax.Array:
     """The share of whole greedy episodes that succeed."""
     start, go = jax.random.split(key)
-    state = rollout.init(env, start, EPISODES, EPISODES, spread=False)
+    state = rollout.init(env, start, episodes, episodes, spread=False)
     greedy = lambda obs, key: act(actor, obs)  # noqa: E731
     *_, stats = rollout.rollout(env, greedy, state, go, env.spec.episode_length)
-    return stats.succeeded / EPISODES
+    return stats.succeeded / episodes
 
 
 def run(made: Program, cell: Cell) -> Iterator[Point]:

@@ -4,7 +4,7 @@
     python experiments/push_study.py --only strategy=mixed,q=0.1    those cells alone; several values: q=0.1,q=0.3
     python experiments/push_study.py --report                       writes the report of what is done
 
-A finished run adds its curve to OUT/push_mixing.csv; the report is OUT/push_mixing.md. Success is the share of 200
+A finished run adds its curve to OUT/push_mixing.csv; the report is OUT/push_mixing.md. Success is the share of 100
 greedy episodes in MuJoCo C with reality's constants that end at the goal; these are no real episodes of the run.
 """
 

@@ -19,6 +19,7 @@ SIMS = 8  # of every batch here, so that each engine compiles once
 DOMAINS = {
     "simulated": SIMULATED,
     "real": REAL,
+    "rough": Domain(1.0, 1.0),
     "ice": Domain(0.03, 0.03, puck_mass=2.0),
     "grain": Domain(1.0, 0.25, tip_friction=0.5, stiffness=600.0, damping=60.0),
 }
@@ -120,7 +121,7 @@ def test_a_puck_at_rest_stays_at_rest_for_2_seconds(engine, name):
 
 @pytest.mark.parametrize("name", DOMAINS)
 def test_a_sliding_puck_stops_where_coulomb_says(engine, name):
-    """v^2 / (2 mu g), less v dt / 2 for steps of 4 ms; along x, along y, and backwards."""
+    """v^2 / (2 mu g), less v dt / 2 for steps of 5 ms; along x, along y, and backwards."""
     domain = DOMAINS[name]
     slow, fast = (0.3, 0.5) if name != "ice" else (0.15, 0.25)
     speeds = np.array([[fast, 0], [0, fast], [-fast, 0], [0, -fast], [slow, 0], [0, slow], [-slow, 0], [0, -slow]])
@@ -136,7 +137,7 @@ def test_even_friction_knows_no_direction(engine):
     """Eight ways, Coulomb's distance on each: a pyramid of friction would let the diagonals go half as far again."""
     way = np.stack([np.cos(np.arange(SIMS) * np.pi / 4), np.sin(np.arange(SIMS) * np.pi / 4)], -1)
     travelled = engine.run(_record(Domain(0.2, 0.2)), AROUND * 3, 0.5 * way, 20)[-1, :, 2:4] - AROUND * 3
-    np.testing.assert_allclose(travelled, (0.25 / (2 * 0.2 * G) - 0.001) * way, rtol=0.03, atol=1e-3)
+    np.testing.assert_allclose(travelled, (0.25 / (2 * 0.2 * G) - 0.00125) * way, rtol=0.03, atol=1e-3)
 
 
 @pytest.mark.parametrize("friction", [0.03, 0.3])
@@ -144,7 +145,7 @@ def test_a_pull_of_a_tenth_of_the_weight_moves_the_puck_or_does_not(engine, fric
     """On a slope of 1 in 10: (0.1 - mu) g t (t + dt) / 2 where that is positive, and not at all elsewhere."""
     model = _record(Domain(friction, friction))._replace(gravity=np.float32([0, 0.1 * G, -G]))
     travelled = engine.run(model, AROUND * 3, 0.0, 12)[-1, :, 2:4] - AROUND * 3
-    expected = max(0.1 - friction, 0.0) * G * 0.48 * 0.484 / 2
+    expected = max(0.1 - friction, 0.0) * G * 0.48 * 0.485 / 2
     np.testing.assert_allclose(travelled[:, 1], expected, rtol=0.03, atol=1e-3)
     np.testing.assert_allclose(travelled[:, 0], 0.0, atol=5e-4)
 
@@ -221,7 +222,7 @@ def test_the_simulated_domain_is_the_xml_to_the_bit():
     [
         (Domain(friction_x=0.0), "friction_x 0.0 must be positive"),
         (Domain(puck_mass=-1.0), "puck_mass -1.0 must be positive"),
-        (Domain(friction_x=0.03), "friction 1.0 and 0.03 differ by more than 5"),
+        (Domain(friction_x=0.03), "friction 0.4 and 0.03 differ by more than 5"),
     ],
 )
 def test_a_table_that_cannot_be_is_refused(domain, message):

@@ -102,7 +102,7 @@ def test_a_run_visits_reality_by_its_strategy_in_one_program(monkeypatch):
     monkeypatch.setattr(push_ddpg, "config", lambda: small)
     monkeypatch.setattr(push_runs, "ITERATIONS", 12)
     monkeypatch.setattr(push_runs, "EVERY", 6)
-    monkeypatch.setattr(push_runs, "EPISODES", 8)
+    monkeypatch.setattr(push_runs, "EPISODES", (8, 8))
     made = push_runs.program()
     for cell, real in ((Cell(1.0, 1.0, "mixed", 0), 24), (Cell(0.3, 0.5, "sim_first", 0), 0)):
         points = list(push_runs.run(made, cell))
