@@ -16,9 +16,9 @@ from envs import push
 from experiments import push_ddpg
 from experiments.csv_table import Table
 from experiments.experiment import ROOT
+from experiments.study_grid import settings_of
 from hybrid_jax import mixing, rollout, trainer
 from hybrid_jax.algorithms import ddpg
-from hybrid_jax.config import config_hash
 from hybrid_jax.mixing import Mixing, Progress, Rates
 from hybrid_jax.provenance import git_state
 from hybrid_jax.types import REAL, SimEnv
@@ -139,7 +139,7 @@ def settings() -> str:
     """Twelve digits that tell runs of other settings, or on other tables, apart."""
     scene = hashlib.sha256((ROOT / "envs" / "assets" / "push.xml").read_bytes()).hexdigest()
     told = (
-        f"{config_hash(push_ddpg.config())} {ITERATIONS} {EVERY} {EPISODES} {push.SIMULATED} {push.REAL}"
+        f"{settings_of(push_ddpg.config())} {ITERATIONS} {EVERY} {EPISODES} {push.SIMULATED} {push.REAL}"
         f" {push.FRAME_SKIP} {scene}"
     )
     return hashlib.sha256(told.encode()).hexdigest()[:12]
