@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import marked
-from experiments.push_runs import EPISODES, STRATEGIES, Cell, Point
+from experiments import marked, push_signs
+from experiments.push_runs import EPISODES, REUSE, SCHEDULES, STRATEGIES, Cell, Point
+from experiments.push_signs import LAST, Kind, episodes_to, final
 from hybrid_jax.plots import COLOURS, FAINT, INK, dress
 from hybrid_jax.statistics import bootstrap_ci, stratified_ci
 from hybrid_jax.types import REAL
@@ -15,10 +16,8 @@ from hybrid_jax.types import REAL
 PROGRAM = "experiments/push_study.py"
 TITLE = "Planar push: real episodes saved by drawing reality more often than it is visited"
 LEVELS = (0.5, 0.9)
-LAST = 5  # evaluations that the final success is the mean of
 
-Kind = tuple[str, float, float]  # strategy, q, beta
-Runs = dict[Kind, list[list[Point]]]
+Grouped = dict[Kind, list[list[Point]]]
 
 
 def write(runs: dict[Cell, list[Point]], cells: list[Cell], out: Path) -> str:
@@ -27,25 +26,15 @@ def write(runs: dict[Cell, list[Point]], cells: list[Cell], out: Path) -> str:
     if not runs:
         return f"{path} is not written: no run is done"
     kept = marked.around(path, TITLE, PROGRAM)
-    grouped: Runs = {}
+    grouped: Grouped = {}
     for cell in cells:
         kind = (cell.strategy, cell.q, cell.beta)
         grouped.setdefault(kind, [])
         if cell in runs:
             grouped[kind].append(runs[cell])
     _draw(grouped, out / "push_mixing.png")
-    marked.write(path, kept, _lines(grouped, len(runs), len(cells)), PROGRAM)
+    marked.write(path, kept, _lines(grouped, push_signs.lines(runs), len(cells)), PROGRAM)
     return f"written: {path}"
-
-
-def episodes_to(points: list[Point], level: float) -> float:
-    """Real episodes at the first evaluation with such a success in reality; infinite where there is none."""
-    return next((float(point.real_episodes) for point in points if point.real_success >= level), math.inf)
-
-
-def final(points: list[Point]) -> float:
-    """Success in reality, the mean of the last evaluations."""
-    return float(np.mean([point.real_success for point in points[-LAST:]]))
 
 
 def _median(values: list[float]) -> str:
@@ -60,14 +49,16 @@ def _median(values: list[float]) -> str:
     return f"{np.median(values):,.0f}<br>{low:,.0f} to {upper} ({count})"
 
 
-def _lines(grouped: Runs, done: int, of: int) -> list[str]:
+def _lines(grouped: Grouped, signs: list[str], of: int) -> list[str]:
+    done = sum(map(len, grouped.values()))
     lines = [
         "",
         f"`python {PROGRAM}`: {done} of {of} runs are done. Success is that of {EPISODES[REAL]} greedy episodes",
         "at their last step, in MuJoCo C with reality's constants; they are no real episodes of the run. Real episodes",
-        "to a success rate: the median over seeds at the first evaluation that shows it, its 95 % bootstrap interval,",
-        f"and how many got there. Final success: the mean of the last {LAST} evaluations, with the seeds' interval.",
-        "Reuse: draws for each real step.",
+        "to a success rate: the median over seeds at the first of two evaluations that show it, its 95 % bootstrap",
+        f"interval, and how many got there. Final success: the mean of the last {LAST} evaluations, with the seeds'",
+        "interval. Reuse: draws for each real step. rising: beta from q to its value, linearly over the run. capped:",
+        f"beta lowered where the reuse would be more than {REUSE:g}.",
         "",
         "| strategy | q real | beta real | real episodes to 50 % | to 90 % | final success | in simulation | reuse |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
@@ -85,7 +76,7 @@ def _lines(grouped: Runs, done: int, of: int) -> list[str]:
             )
     origins = Counter(points[0].origin for runs in grouped.values() for points in runs)
     shown = "; ".join(f"{origin} ({count} runs)" for origin, count in origins.items())
-    return [*lines, "", "![Success in reality against real episodes](push_mixing.png)", "", f"- {shown}",
+    return [*lines, "", *signs, "![Success in reality against real episodes](push_mixing.png)", "", f"- {shown}",
             "- every evaluation: [push_mixing.csv](push_mixing.csv)", ""]  # fmt: skip
 
 
@@ -93,24 +84,27 @@ def _words(strategy: str, q: float) -> str:
     return {0.0: "simulator alone", 1.0: "reality alone"}.get(q, strategy)
 
 
-def _draw(grouped: Runs, path: Path) -> None:
+def _draw(grouped: Grouped, path: Path) -> None:
     """Success in reality against real episodes: a panel a strategy, at q = 0.1, reality alone beside it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
-    figure = Figure((12.0, 4.4), dpi=150, layout="constrained")
+    figure = Figure((14.0, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle("Planar push: success in reality, 0.1 of the steps spent there", x=0.01, ha="left", color=INK)
-    panels = figure.subplots(1, len(STRATEGIES), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, strategy in zip(panels, STRATEGIES, strict=True):
+    shown = {name: {f"beta {beta:g}": (name, 0.1, beta) for beta in (0.1, 0.5, 0.9)} for name in STRATEGIES}
+    shown["schedules to beta 0.9"] = {name: (name, 0.1, 0.9) for name in SCHEDULES}
+    panels = figure.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (title, kinds) in zip(panels, shown.items(), strict=True):
         dress(axes)
-        axes.set_title(strategy.replace("_", " "), loc="left", fontsize=10, color=INK)
+        axes.set_title(title.replace("_", " "), loc="left", fontsize=10, color=INK)
         axes.set_xscale("log")
         axes.set_xlabel("real episodes")
         axes.xaxis.set_minor_formatter(NullFormatter())
-        for beta, colour in zip((0.1, 0.5, 0.9), COLOURS, strict=False):
-            _curves(axes, grouped.get((strategy, 0.1, beta), []), colour, f"beta {beta:g}")
+        colours = COLOURS if title in STRATEGIES else COLOURS[3:]
+        for (label, kind), colour in zip(kinds.items(), colours, strict=False):
+            _curves(axes, grouped.get(kind, []), colour, label)
         _curves(axes, grouped.get(("mixed", 1.0, 1.0), []), FAINT, "reality alone")
     panels[0].set_ylabel("share of successes")
     named = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}

@@ -21,16 +21,32 @@ from hybrid_jax import mixing, rollout, trainer
 from hybrid_jax.algorithms import ddpg
 from hybrid_jax.mixing import Mixing, Progress, Rates
 from hybrid_jax.provenance import git_state
-from hybrid_jax.types import REAL, SimEnv
+from hybrid_jax.types import REAL, SimEnv, TrainState
 
 ITERATIONS = 900  # of a run: 80 updates and eight episodes each
 EVERY = 50  # iterations between two evaluations
 EPISODES = 100, 50  # greedy ones behind a success rate, in reality and in simulation
 STRATEGIES = ("mixed", "sim_dependent", "sim_first")
+REUSE = 40.0  # draws for each real step that "capped" allows
+
+
+def _rising(rates: Rates) -> mixing.Schedule:
+    """beta from q to what is asked for, linearly over the run."""
+    return mixing.linear(Rates(rates.q, rates.q), rates, ITERATIONS)
+
+
+def _capped(rates: Rates) -> mixing.Schedule:
+    """beta as asked for, less where a real step would be drawn too often."""
+    settings = push_ddpg.config()
+    batch = settings.algorithm.batch_real + settings.algorithm.batch_sim
+    return mixing.capped(mixing.constant(*rates), REUSE, settings.rates.updates * batch)
+
+
+SCHEDULES: dict[str, Callable[[Rates], mixing.Schedule]] = {"rising": _rising, "capped": _capped}  # of beta, "mixed"
 
 
 class Cell(NamedTuple):
-    """A run: the rates of reality, the strategy of collection, the seed."""
+    """A run: the rates of reality, the strategy of collection or the schedule of beta, the seed."""
 
     q: float
     beta: float
@@ -57,17 +73,18 @@ class Point(NamedTuple):
 
 
 def grid(seeds: int) -> list[Cell]:
-    """q x beta x strategy of the specification, and either world alone; seed by seed."""
+    """q x beta x strategy, either world alone, and the schedules of beta; seed by seed."""
     cells = [(1.0, 1.0, "mixed"), (0.0, 0.0, "mixed")]
     cells += [(q, beta, name) for name in STRATEGIES for q in (0.05, 0.1, 0.3) for beta in (q, 0.5, 0.9)]
-    return [Cell(*cell, seed) for seed in range(seeds) for cell in cells]
+    scheduled = [(q, 0.9, name) for name in SCHEDULES for q in (0.1, 0.3)]
+    return [Cell(*cell, seed) for part in (cells, scheduled) for seed in range(seeds) for cell in part]
 
 
 class Program(NamedTuple):
     """What all runs share, compiled once."""
 
     run: trainer.Trainer
-    schedules: dict[str, Callable]  # strategy -> (Progress, Rates) -> Rates
+    schedules: dict[str, Callable]  # strategy or schedule -> (Progress, Rates) -> Rates
     judge: Callable  # (deployed actor, key) -> successes in reality and in the simulator [2]
     deployed: Callable
 
@@ -88,10 +105,11 @@ def program() -> Program:
         keys = jax.random.split(key)
         return jnp.stack([_success(algorithm.act, actor, *of) for of in zip(worlds, EPISODES, keys, strict=True)])
 
-    def scheduled(name: str) -> Callable:
-        return jax.jit(lambda seen, rates: mixing.strategy(name, *rates)(seen))
+    def scheduled(rule: Callable[[Rates], mixing.Schedule]) -> Callable:
+        return jax.jit(lambda seen, rates: rule(rates)(seen))
 
-    schedules = {name: scheduled(name) for name in STRATEGIES}
+    strategies = {name: lambda rates, name=name: mixing.strategy(name, *rates) for name in STRATEGIES}
+    schedules = {name: scheduled(rule) for name, rule in (strategies | SCHEDULES).items()}
     return Program(trainer.jitted(made), schedules, jax.jit(judge), jax.jit(algorithm.deployed))
 
 
@@ -111,7 +129,7 @@ def run(made: Program, cell: Cell) -> Iterator[Point]:
     state = made.run.init(jax.random.key(cell.seed), None)
     success = best = np.zeros(2, np.float32)  # of greedy episodes: a third of the exploring actions are blind
     for iteration in range(1, ITERATIONS + 1):
-        progress = Progress(state.step, state.buffers.added, state.buffers.draws, success, best)
+        progress = _progress(state, success, best)
         state, _ = made.run.step(state, None, None, made.schedules[cell.strategy](progress, rates))
         if iteration % EVERY == 0:
             success = np.asarray(made.judge(made.deployed(state.algorithm), jax.random.key(10_000 + iteration)))
@@ -126,6 +144,12 @@ def run(made: Program, cell: Cell) -> Iterator[Point]:
                 time.monotonic() - started,
                 *told,
             )
+
+
+def _progress(state: TrainState, success: np.ndarray, best: np.ndarray) -> Progress:
+    """What a schedule sees, its successes those of greedy episodes; the stores count episodes, a schedule steps."""
+    steps = push.SPEC.episode_length * state.buffers.added.astype(jnp.float32)
+    return Progress(state.step, steps, state.buffers.draws, success, best)
 
 
 def _origin() -> str:

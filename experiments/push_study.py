@@ -11,6 +11,7 @@ greedy episodes in MuJoCo C with reality's constants that end at the goal; these
 import argparse
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results", help="folder of table and report")
     parser.add_argument("--report", action="store_true", help="write the report and stop")
     asked = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which takes its processes along
     os.environ |= ONE_THREAD  # before jax is imported, which fixes the sizes of thread pools
     from experiments import push_report, push_runs, study_grid
 
@@ -52,7 +54,7 @@ def main(arguments: list[str]) -> int:
             lock = manager.Lock()
             open_cells = manager.list(left)
             workers = [
-                context.Process(target=_work, args=(i, open_cells, lock, table.path, until))
+                context.Process(daemon=True, target=_work, args=(i, open_cells, lock, table.path, until))
                 for i in range(asked.workers)
             ]
             for worker in workers:

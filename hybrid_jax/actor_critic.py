@@ -167,14 +167,14 @@ def algorithm(config: Config, base: Parts, critic_loss: Callable = mean_squared_
     return Algorithm(base.init, update, base.policy, base.deployed, base.explore, base.act, mix_of(config))
 
 
-def mix_of(config: Config) -> Callable[..., Array]:
+def mix_of(config: Config, parts: int = 1) -> Callable[..., Array]:
     """(key, beta [K] = None) -> source [batch_real + batch_sim] int32, by the config's counts or at the rates beta.
 
-    With batch_real 0 the rates are those of the simulators among each other.
+    With batch_real 0 the rates are those of the simulators among each other. parts: of `mixing.sources`.
     """
     if config.mixing == "counts":
         return fixed_mix((config.batch_real, config.batch_sim))
-    draw = sources(config.mixing, config.batch_real + config.batch_sim)
+    draw = sources(config.mixing, config.batch_real + config.batch_sim, parts)
     if config.batch_real > 0:
         return draw
     return lambda key, beta=None: draw(key, None if beta is None else beta.at[REAL].set(0.0))
@@ -197,7 +197,6 @@ def check(config: Any) -> None:
     if not 0 <= config.policy_average < 1:
         raise ValueError(f"policy_average is {config.policy_average}; give a decay in [0, 1), e.g. 0.999.")
     for name, known in (("layer_norm", get_args(LayerNorm)), ("mixing", get_args(Mix))):
-        if getattr(config, name) not in known:
-            raise ValueError(f"{name} is {getattr(config, name)!r}; use one of {', '.join(known)}.")
+        ranges.one_of(config, name, known)
     if config.delayed_targets and config.actor_period == 1:
         raise ValueError("delayed_targets is True, but actor_period is 1; give an actor_period of at least 2.")

@@ -22,7 +22,7 @@ class Collector(NamedTuple):
     """The environments of a run as pure functions."""
 
     init: Callable  # (key) -> worlds: one RolloutState per environment
-    collect: Callable  # (TrainState, explore, stores, Rates | None, key) -> (worlds, BufferState, Collection, metrics)
+    collect: Callable  # (TrainState, explore, stores, Rates | None, key) -> see `make`
     rates: Callable  # (TrainState) -> Rates | None: what the schedule says of the next iteration
     used: Callable  # (BufferState, BufferState, beta [K] | None) -> metrics of what was drawn between the two
 
@@ -34,7 +34,11 @@ def make(
     amounts: Any,
     mixed: Mixing | None,
 ) -> Collector:
-    """envs: by their stores, REAL a pretended reality; amounts: a trainer.Rates."""
+    """envs: by their stores, REAL a pretended reality; amounts: a trainer.Rates.
+
+    `collect` gives (worlds, BufferState, Collection, fresh, metrics); fresh: of each environment its new rows [C, ...]
+    and how many of them count.
+    """
     stores = len(store.capacities)
     length = next(iter(envs.values())).spec.episode_length if envs else 1
     unit = length if algorithm.episodes else 1  # control steps that are spent together
@@ -53,7 +57,7 @@ def make(
         return mixed.schedule(Progress(state.step, added, state.buffers.draws, seen.success, seen.best))
 
     def collect(state: TrainState, explore: Callable, filled: BufferState, asked: Rates | None, key: Array):
-        steps, worlds, metrics, before = None, [], {}, state.buffers.added
+        steps, worlds, fresh, metrics, before = None, [], [], {}, state.buffers.added
         seen = state.collection
         if asked is not None and mixed is not None:
             visit = mixing.sources(mixed.visits, amounts.unroll // unit)
@@ -67,6 +71,7 @@ def make(
             rows, count = _episodes(rows, valid, length) if algorithm.episodes else rollout.compact(rows, valid)
             filled = store.add(filled, k, rows, count)
             worlds.append(world)
+            fresh.append((rows, count))
             seen = _with_success(seen, k, stats) if env.success is not None else seen
             told = {name: value for name, value in stats._asdict().items() if name != "succeeded" or env.success}
             metrics |= {f"{'real' if k == REAL else f'sim{k}'}/{name}": value for name, value in told.items()}
@@ -76,7 +81,7 @@ def make(
         share = new.astype(jnp.float32) / jnp.maximum(jnp.sum(new), 1).astype(jnp.float32)
         for k in range(stores):
             metrics |= {f"store{k}/size": filled.size[k].astype(jnp.float32), f"store{k}/collected": share[k]}
-        return tuple(worlds), filled, seen, metrics
+        return tuple(worlds), filled, seen, fresh, metrics
 
     def used(before: BufferState, after: BufferState, beta: Array | None) -> dict[str, Array]:
         """Of each store: its share of the draws, all draws so far, and how many those are for each control step."""

@@ -19,20 +19,18 @@ import jax.numpy as jnp
 from hybrid_jax.types import Array, Goal, Transition
 
 
-def relabel(key: Array, episodes: Transition, goal: Goal, k: float, length: Array | None = None) -> Transition:
+def relabel(key: Array, episodes: Transition, goal: Goal, k: float) -> Transition:
     """One step [B, ...] of each episode [B, T, ...], k of 1 + k of them with another goal on average; no extras.
 
-    length: [B], the steps of each episode that count, at least 1; what lies behind them is never picked, nor a source
-    of goals. None: all T. Steps that keep their goal keep the reward that their own environment gave. A terminal keeps
-    its discount: an environment that ends where its goal is reached is not served.
+    Steps that keep their goal keep the reward that their own environment gave. A terminal keeps its discount: an
+    environment that ends where its goal is reached is not served.
     """
     chex.assert_rank([episodes.obs, episodes.reward], [3, 2])
     chex.assert_type([episodes.obs, episodes.reward], float)
     step_key, later_key, which_key = jax.random.split(key, 3)
     count, steps = episodes.reward.shape
-    end = jnp.full(count, steps) if length is None else length.astype(jnp.int32)
-    here = jax.random.randint(step_key, (count,), 0, end)
-    later = jax.random.randint(later_key, (count,), here, end)
+    here = jax.random.randint(step_key, (count,), 0, steps)
+    later = jax.random.randint(later_key, (count,), here, steps)
     changed = jax.random.bernoulli(which_key, k / (1 + k), (count,))
 
     each = jnp.arange(count)
@@ -42,6 +40,12 @@ def relabel(key: Array, episodes: Transition, goal: Goal, k: float, length: Arra
         lambda new, old: jnp.where(jnp.expand_dims(changed, range(1, old.ndim)), new, old),
         _with_goal(rows, goal, reached), rows,
     )  # fmt: skip
+
+
+def relabel_often(key: Array, episodes: Transition, goal: Goal, k: float) -> Transition:
+    """T steps of each episode [B, T, ...], each as by `relabel`: rows [T B, ...], row i from episode i mod B."""
+    picked = jax.vmap(lambda own: relabel(own, episodes, goal, k))(jax.random.split(key, episodes.reward.shape[1]))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), picked)
 
 
 def _with_goal(rows: Transition, goal: Goal, desired: Array) -> Transition:

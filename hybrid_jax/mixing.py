@@ -10,7 +10,7 @@ The variance of a batch's mean differs (V_b between the stores' means, V_w withi
 
     quotas  V_w / B where every B p_j is whole: floor(B p_j) or ceil(B p_j) draws of j (RLPD's way)
     rows    (V_b + V_w) / B: every draw by itself
-    store   V_b + V_w / B: one store for all draws (the authors' way)
+    store   V_b + V_w / B: one store for all draws; V_b / R + V_w / B for R parts with a store each (the authors' way)
 """
 
 from collections.abc import Callable
@@ -64,23 +64,29 @@ def simplex(p: object, name: str) -> Array:
 # ------------------------------------------------------------------------------------------------ ways of drawing
 
 
-def sources(way: Way, draws: int) -> Callable[[Array, Array], Array]:
+def sources(way: Way, draws: int, parts: int = 1) -> Callable[[Array, Array], Array]:
     """(key, p [K]) -> source [draws] int32 with E[number of j] = draws p_j; p need not add up to 1.
 
-    A store with p_j = 0 is never drawn. Raises ValueError for an unknown way or no draws.
+    A store with p_j = 0 is never drawn. parts: equal parts of the draws, one after the other, each of which goes its
+    own way. Raises ValueError for an unknown way, no draws, or parts that do not divide them.
     """
     ways = {"quotas": _quotas, "rows": _rows, "store": _store}
     if way not in ways:
         raise ValueError(f"the way {way!r} of mixing is none of {', '.join(ways)}.")
     if draws < 1:
         raise ValueError(f"a mix of {draws} rows cannot be learned from; the batch must be at least 1.")
+    if parts < 1 or draws % parts:
+        raise ValueError(f"{draws} rows cannot be drawn in {parts} equal parts.")
 
     def mix(key: Array, p: Array | None = None) -> Array:
         if p is None:
             raise ValueError("rows are drawn at the rates beta, and the run has none; give it rates, or mix by counts.")
         chex.assert_rank(p, 1)
         chex.assert_type(p, float)
-        return ways[way](key, p, draws).astype(jnp.int32)
+        if parts == 1:
+            return ways[way](key, p, draws).astype(jnp.int32)
+        of_each = jax.vmap(lambda own: ways[way](own, p, draws // parts))(jax.random.split(key, parts))
+        return of_each.reshape(draws).astype(jnp.int32)
 
     return mix
 

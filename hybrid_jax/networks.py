@@ -78,6 +78,12 @@ def actor(obs_size: int, action_size: int, hidden: tuple[int, ...]) -> Network:
     return Network(lambda key: module.init(key, jnp.zeros(obs_size)), apply)
 
 
+def with_std(params: PyTree, std: float) -> PyTree:
+    """An actor's params with this spread before the tanh, whatever the observation; leading axes are kept."""
+    none = jnp.zeros_like(params["params"]["log_std_offset"])
+    return {"params": params["params"] | {"log_std_multiplier": none, "log_std_offset": none + jnp.log(std)}}
+
+
 def critics(
     obs_size: int,
     action_size: int,

@@ -38,15 +38,20 @@ def init(size: int) -> Statistics:
     return Statistics(jnp.float32(0), jnp.zeros(size), jnp.ones(size))
 
 
-def observe(seen: Statistics, obs: Array) -> Statistics:
-    """With the rows [B, O] of a batch, all rows ever seen weighing the same (Chan, Golub and LeVeque 1979)."""
+def observe(seen: Statistics, obs: Array, valid: Array | None = None) -> Statistics:
+    """With the rows [B, O] of a batch, all rows ever seen weighing the same (Chan, Golub and LeVeque 1979).
+
+    valid: [B] bool, the rows that count; None: all. Of none, the statistics stay as they are.
+    """
     chex.assert_rank(obs, 2)
     chex.assert_type(obs, float)
     obs = jnp.clip(obs, -OBS_BOUND, OBS_BOUND)
-    count = seen.count + obs.shape[0]
-    share = obs.shape[0] / count
-    away = jnp.mean(obs, axis=0) - seen.mean
-    within = (1 - share) * seen.variance + share * jnp.var(obs, axis=0)
+    new = obs.shape[0] if valid is None else jnp.sum(valid)
+    count = seen.count + new
+    share = new / jnp.maximum(count, 1)
+    where = None if valid is None else valid[:, None] | (new == 0)  # no mean of nothing
+    away = jnp.mean(obs, axis=0, where=where) - seen.mean
+    within = (1 - share) * seen.variance + share * jnp.var(obs, axis=0, where=where)
     return Statistics(count, seen.mean + share * away, within + share * (1 - share) * jnp.square(away))
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from hybrid_jax import buffers, collect, guards
 from hybrid_jax.mixing import Mixing
 from hybrid_jax.sizes import capacities_of, check, check_draws, example_row
-from hybrid_jax.types import REAL, Algorithm, Array, SimEnv, Spec, TrainState, Transition
+from hybrid_jax.types import REAL, Algorithm, Array, PyTree, SimEnv, Spec, TrainState, Transition
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,11 @@ def make(
         state = store.init(example_row(spec, algorithm.extras, algorithm.episodes))
         if rows is not None:
             state = store.add(state, REAL, rows)
+        learner = algorithm.init(algorithm_key)
+        if rows is not None:
+            learner = observed(learner, [(rows, jax.tree.leaves(rows)[0].shape[0])], algorithm_key)
         return TrainState(
-            algorithm.init(algorithm_key),
+            learner,
             collector.init(sim_key),
             state,
             run_key,
@@ -89,8 +92,16 @@ def make(
         stores = state.buffers if rows is None else store.add(state.buffers, REAL, rows, count)
         asked = collector.rates(state) if asked is None else asked
         explore = _exploring(algorithm, rates, state)
-        worlds, stores, seen, metrics = collector.collect(state, explore, stores, asked, collect_key)
+        worlds, stores, seen, fresh, metrics = collector.collect(state, explore, stores, asked, collect_key)
+        given = [] if rows is None else [(rows, jax.tree.leaves(rows)[0].shape[0] if count is None else count)]
+        state = state._replace(algorithm=observed(state.algorithm, [*given, *fresh], collect_key))
         return state._replace(sim=worlds, buffers=stores, key=next_key, collection=seen), metrics
+
+    def observed(learner: PyTree, fresh: list[tuple[Transition, Array | int]], key: Array) -> PyTree:
+        """The learner that was told of rows which the stores have just got."""
+        for turn, (rows, count) in enumerate(fresh if algorithm.observe is not None else []):
+            learner = algorithm.observe(learner, rows, count, jax.random.fold_in(key, 2 * len(capacities) + turn))
+        return learner
 
     def updates(state: TrainState, guarded: bool):
         """U updates from one state -> (TrainState, metrics [U], good [U]; None unless guarded)."""

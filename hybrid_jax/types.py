@@ -100,6 +100,7 @@ class Algorithm(NamedTuple):
     extras: tuple[tuple[str, tuple[int, ...]], ...] = ()  # columns that its rows need beyond Transition's: name, shape
     episodes: bool = False  # True: a row of its stores is a whole episode, leaves [T, ...]
     mix_every: int = 1  # updates, one after the other, that share one draw of the mix
+    observe: Callable | None = None  # (state, rows [C, ...], count, key) -> state: the first `count` rows are new
 
 
 class BufferState(NamedTuple):

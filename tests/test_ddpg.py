@@ -173,7 +173,7 @@ def test_it_explores_by_uniform_actions_and_noise(plain):
 
 
 def test_the_authors_targets_move_once_in_forty_updates():
-    algorithm = ddpg.make(replace(ddpg.authors(), batch_real=2, batch_sim=2, hidden=(4,)), SPEC, goal=GOAL)
+    algorithm = ddpg.make(replace(ddpg.authors(), batch_real=2, batch_sim=2, mix_parts=4, hidden=(4,)), SPEC, goal=GOAL)
     rows = jax.tree.map(lambda leaf: jnp.asarray(leaf.reshape(4, 5, *leaf.shape[1:])), oracles.rows(20, SPEC))
 
     def step(state, key):
@@ -198,15 +198,15 @@ def test_the_authors_numbers_are_those_of_their_code():
     found = (config.mixing, config.mix_every, config.target_period, 1 - config.tau, config.discount, config.action_l2)
     assert found == ("store", 40, 40, 0.95, 0.98, 1.0)
     assert (config.actor_lr, config.critic_lr, config.hidden, config.critics) == (1e-3, 1e-3, (256,) * 3, 1)
-    assert (config.batch_real + config.batch_sim, config.hindsight) == (256, 4)
+    assert (config.batch_real + config.batch_sim, config.mix_parts, config.hindsight) == (8 * 256, 8, 4)
     assert (config.random_actions, config.exploration_noise) == (0.3, 0.2)
 
 
-def test_a_batch_of_theirs_is_of_one_store_and_of_ours_by_quotas():
+def test_a_rank_of_theirs_draws_from_one_store_and_we_by_quotas():
     beta, keys = jnp.float32([0.25, 0.75]), jax.random.split(KEY, 40)
     theirs, ours = (ddpg.make(config, SPEC, goal=GOAL) for config in (ddpg.authors(), ddpg.Config()))
-    drawn = [np.asarray(theirs.mix(key, beta)) for key in keys]
-    assert all(np.all(source == source[0]) for source in drawn) and {source[0] for source in drawn} == {0, 1}
+    drawn = np.stack([theirs.mix(key, beta) for key in keys]).reshape(40, 8, 256)
+    assert np.all(drawn == drawn[..., :1]) and set(drawn[:, 0, 0]) == set(drawn[0, :, 0]) == {0, 1}
     for key in keys[:3]:
         np.testing.assert_array_equal(np.bincount(ours.mix(key, beta)), [64, 192])
     assert (theirs.mix_every, ours.mix_every) == (40, 1) and theirs.episodes and ours.episodes
@@ -216,6 +216,32 @@ def test_a_batch_of_theirs_is_of_one_store_and_of_ours_by_quotas():
 @pytest.mark.parametrize("config", [ddpg.Config(), ddpg.authors()], ids=["ours", "authors"])
 def test_with_a_goal_it_keeps_the_contract(config):
     check_algorithm(ddpg.make(replace(config, batch_real=4, batch_sim=4, hidden=(8,)), SPEC, goal=GOAL), SPEC)
+
+
+def test_the_authors_statistics_are_those_of_new_episodes():
+    """Three of four count, with five steps each on average and goals from hindsight; a batch adds nothing."""
+    config = replace(ddpg.authors(), batch_real=4, batch_sim=4, hidden=(8,))
+    algorithm = ddpg.make(config, SPEC, goal=GOAL)
+    start = apart(algorithm)
+    new = jax.tree.map(lambda leaf: jnp.asarray(leaf.reshape(4, 5, *leaf.shape[1:])), oracles.rows(20, SPEC))
+    spoilt = new._replace(obs=new.obs.at[3].set(jnp.nan))
+    after = jax.jit(algorithm.observe)(start, spoilt, 3, KEY)
+    picked = np.float64(her.relabel_often(KEY, new, GOAL, 4).obs).reshape(5, 4, -1)[:, :3].reshape(15, -1)
+    mean, std = moments_with(start.seen, picked)
+    np.testing.assert_allclose(after.seen.mean, mean, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.maximum(np.sqrt(after.seen.variance), 0.01), std, rtol=1e-4)
+    batch = Batch(jax.tree.map(lambda leaf: jnp.concatenate([leaf] * 2), new), jnp.zeros(8, jnp.int32))
+    learned, _ = jax.jit(algorithm.update)(after, batch, KEY)
+    jax.tree.map(np.testing.assert_array_equal, learned.seen, after.seen)
+    assert ddpg.make(CONFIG, SPEC, goal=GOAL).observe is None  # ours: of the rows drawn
+
+
+def test_without_a_goal_new_rows_count_as_they_are():
+    algorithm = ddpg.make(replace(CONFIG, statistics="collected"), SPEC)
+    rows = oracles.rows(20, SPEC)
+    after = algorithm.observe(apart(algorithm), jax.tree.map(jnp.asarray, rows), 12, KEY)
+    mean, _ = moments_with(apart(algorithm).seen, rows.obs[:12])
+    np.testing.assert_allclose(after.seen.mean, mean, rtol=1e-4, atol=1e-4)
 
 
 # known answers -------------------------------------------------------------------------------------------------
@@ -277,13 +303,15 @@ def test_it_reaches_any_goal_of_a_plane_and_by_hindsight_alone():
     ("change", "message"),
     [
         ({"discount": 1.0}, "discount is 1, and the value of a goal is held"),
+        ({"mix_parts": 5}, "mix_parts is 5; give one that divides batch_real"),
+        ({"statistics": "new"}, "statistics is 'new'; use one of drawn, collected"),
         ({"random_actions": 1.1}, r"random_actions is 1.1; give a share in \[0, 1\]"),
         ({"temperature_lr": 1e-3}, "temperature_lr is 0.001; DDPG has no entropy, .* give 0.0"),
         ({"entropy_in_backup": True}, "entropy_in_backup is True; DDPG has no entropy, .* give False"),
         ({"normalise_states": True}, "normalise_states is True; DDPG .* give False"),
         ({"actor_period": 2}, "actor_period is 2; DDPG .* give 1"),
         ({"tau": 1.5}, r"tau is 1.5; give a number in \(0, 1\]"),
-        *(({name: 0}, f"{name} is 0; give at least 1") for name in ("mix_every", "target_period")),
+        *(({name: 0}, f"{name} is 0; give at least 1") for name in ("mix_parts", "mix_every", "target_period")),
         *(({name: -0.1}, f"{name} is -0.1; give at least 0")
           for name in ("action_l2", "hindsight", "exploration_noise")),
     ],

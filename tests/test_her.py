@@ -10,13 +10,13 @@ import pytest
 from hybrid_jax import her
 from hybrid_jax.types import Goal, Transition
 
-T, O, A, G, LENGTH = 7, 7, 2, 2, np.int32([7, 4, 1])
+T, O, A, G = 7, 7, 2, 2
 GOAL = Goal(G, lambda reached, wanted: -(jnp.abs(reached - wanted).sum(-1) > 1.5).astype(jnp.float32),
             slice(1, 3), slice(4, 6))  # fmt: skip
 
 
-def relabelled(key, given, goal=GOAL, k=4, length=None):
-    return jax.jit(lambda *arguments: her.relabel(*arguments[:2], goal, k, *arguments[2:]))(key, given, length)
+def relabelled(key, given, goal=GOAL, k=4):
+    return jax.jit(lambda *arguments: her.relabel(*arguments, goal, k))(key, given)
 
 
 def episodes(batch, seed=0):
@@ -43,11 +43,11 @@ class Oracle:
     changed: np.ndarray
 
     @classmethod
-    def of(cls, key, given, length, k=4):
+    def of(cls, key, given, k=4):
         batch = given.reward.shape[0]
         step_key, later_key, which_key = jax.random.split(key, 3)
-        here = np.asarray(jax.random.randint(step_key, (batch,), 0, length))
-        later = np.asarray(jax.random.randint(later_key, (batch,), here, length))
+        here = np.asarray(jax.random.randint(step_key, (batch,), 0, T))
+        later = np.asarray(jax.random.randint(later_key, (batch,), here, T))
         changed = np.asarray(jax.random.uniform(which_key, (batch,))) < k / (1 + k)
         rows = Transition(*(np.stack([leaf[i, t] for i, t in enumerate(here)]) for leaf in given[:5]))
         for i in np.flatnonzero(changed):
@@ -58,11 +58,10 @@ class Oracle:
         return cls(rows, here, later, changed)
 
 
-@pytest.mark.parametrize("length", [None, LENGTH[np.arange(300) % 3]], ids=["whole", "ended early"])
-def test_a_batch_against_numpy(length):
+def test_a_batch_against_numpy():
     given, key = episodes(300), jax.random.key(3)
-    got = relabelled(key, given, length=length)
-    expected = Oracle.of(key, given, np.full(300, T) if length is None else length)
+    got = relabelled(key, given)
+    expected = Oracle.of(key, given)
     assert got.extras == () and 0 < expected.changed.mean() < 1
     for name, new, old in zip(Transition._fields, got[:5], expected.rows[:5], strict=False):
         np.testing.assert_array_equal(new, old, err_msg=name)  # bit for bit, relabelled or not
@@ -132,16 +131,15 @@ def test_the_edge_of_the_threshold_is_the_rewards_own():
         np.testing.assert_array_equal(got.reward[~far], 0.0)
 
 
-def test_what_lies_behind_an_episodes_end_is_never_used():
-    batch = 3000
-    length = LENGTH[np.arange(batch) % 3]
-    given = episodes(batch)
-    behind = np.arange(T)[None] >= length[:, None]
-    leaves = [np.where(behind.reshape(behind.shape + (1,) * (leaf.ndim - 2)), np.nan, leaf) for leaf in given[:5]]
-    got = relabelled(jax.random.key(1), Transition(*leaves), length=length)
-    assert all(np.isfinite(leaf).all() for leaf in got[:5])
-    assert set(-np.asarray(got.obs)[2::3, 2]) == {0}  # an episode of one step has one
-    assert set(-np.asarray(got.obs)[1::3, 2]) == {0, 1, 2, 3}
+def test_often_is_as_many_steps_as_there_are_each_by_itself():
+    given, key = episodes(5), jax.random.key(2)
+    got = jax.jit(lambda *arguments: her.relabel_often(*arguments, GOAL, 4))(key, given)
+    rows = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(T, 5, *leaf.shape[1:]), got)
+    for own, turn in zip(jax.random.split(key, T), range(T), strict=True):
+        alone = relabelled(own, given)
+        for name, new, old in zip(Transition._fields, rows[:5], alone[:5], strict=False):
+            np.testing.assert_array_equal(new[turn], old, err_msg=name)
+    assert len(np.unique(rows.obs[:, 0, 2])) > 1  # not one step, T times
 
 
 def test_no_goals_are_changed_without_hindsight():

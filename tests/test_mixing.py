@@ -113,7 +113,20 @@ def test_counts_by_hand():
     np.testing.assert_array_equal(mixing.counts(jnp.int32([2, 0, 2, 2]), 4), [1, 0, 3, 0])
 
 
+def test_parts_of_a_batch_choose_their_stores_apart():
+    p, keys = np.array([0.2, 0.5, 0.3]), jax.random.split(jax.random.key(4), 20_000)
+    source = np.asarray(jax.jit(jax.vmap(mixing.sources("store", 8, 4), (0, None)))(keys, array(*p)))
+    first, second = source[:, 0::2], source[:, 1::2]
+    np.testing.assert_array_equal(first, second)  # of each part both draws
+    assert_law(np.bincount(first[:, 2], minlength=3), p)
+    pairs = np.bincount(3 * first[:, 0] + first[:, 3], minlength=9)
+    assert_law(pairs, np.outer(p, p).ravel())
+    rejects(assert_law, pairs, np.diag(p).ravel() + 1e-9)  # one store for all of the batch
+
+
 def test_unknown_ways_and_empty_batches_are_refused():
+    with pytest.raises(ValueError, match="10 rows cannot be drawn in 4 equal parts"):
+        mixing.sources("store", 10, 4)
     with pytest.raises(ValueError, match="'half' of mixing is none of quotas, rows, store"):
         mixing.sources("half", 4)
     with pytest.raises(ValueError, match="a mix of 0 rows"):

@@ -41,6 +41,18 @@ def test_statistics_are_those_of_all_rows_at_once(seen):
     np.testing.assert_allclose(np.maximum(np.sqrt(seen.variance), 0.01), std, rtol=1e-4)
 
 
+def test_rows_that_do_not_count_leave_no_trace(seen):
+    obs, valid = jnp.asarray(drawn(40, 3)), jnp.arange(40) < 25
+    spoilt = jnp.where(valid[:, None], obs, jnp.nan)
+    some = jax.jit(normaliser.observe)(seen, spoilt, valid)
+    alone = normaliser.observe(seen, obs[:25])
+    for name in ("count", "mean", "variance"):
+        np.testing.assert_allclose(getattr(some, name), getattr(alone, name), rtol=1e-4, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, normaliser.observe(seen, obs, jnp.zeros(40, bool)), seen)
+    jax.tree.map(np.testing.assert_array_equal, normaliser.observe(normaliser.init(5), obs, jnp.zeros(40, bool)),
+                 normaliser.init(5))  # fmt: skip
+
+
 def test_the_first_batch_forgets_the_start():
     one = normaliser.observe(normaliser.init(5), jnp.asarray(drawn(3)))
     np.testing.assert_allclose(one.variance, np.clip(drawn(3), -200, 200).var(axis=0), rtol=1e-4, atol=1e-9)

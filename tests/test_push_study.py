@@ -2,13 +2,16 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from envs import push
-from experiments import push_ddpg, push_report, push_runs, push_study, study_grid
+from experiments import push_ddpg, push_report, push_runs, push_signs, push_study, study_grid
 from experiments.push_runs import Cell, Point
+from hybrid_jax import mixing
 from hybrid_jax.config import ConfigError
 
 CELL = Cell(0.1, 0.5, "mixed", 0)
@@ -27,16 +30,16 @@ def whole(successes, cell: Cell = CELL) -> list[Point]:
 
 def test_the_grid_is_that_of_the_specification():
     cells = push_runs.grid(5)
-    assert len(cells) == len(set(cells)) == 5 * (2 + 3 * 9)
+    assert len(cells) == len(set(cells)) == 5 * (2 + 3 * 9 + 2 * 2)
     mixed = {(c.q, c.beta) for c in cells if c.strategy == "mixed"}
     assert mixed == {(q, b) for q in (0.05, 0.1, 0.3) for b in (q, 0.5, 0.9)} | {(0.0, 0.0), (1.0, 1.0)}
 
 
-def test_real_episodes_to_a_success_are_those_at_the_first_evaluation_that_shows_it():
-    points = [point(10, 0.2), point(20, 0.6), point(30, 0.4), point(40, 0.95)]
-    assert push_report.episodes_to(points, 0.5) == 20 and push_report.episodes_to(points, 0.9) == 40
-    assert push_report.episodes_to(points[:3], 0.9) == math.inf
-    assert push_report.final([point(1, 1.0), *(point(1, x) for x in (0.1, 0.2, 0.3, 0.4, 0.5))]) == pytest.approx(0.3)
+def test_real_episodes_to_a_success_are_those_at_the_first_of_two_evaluations_that_show_it():
+    points = [point(10, 0.6), point(20, 0.4), point(30, 0.5), point(40, 0.95), point(50, 0.9)]
+    assert push_signs.episodes_to(points, 0.5) == 30 and push_signs.episodes_to(points, 0.9) == 40
+    assert push_signs.episodes_to(points[:4], 0.9) == math.inf == push_signs.episodes_to(points[:1], 0.5)
+    assert push_signs.final([point(1, 1.0), *(point(1, x) for x in (0.1, 0.2, 0.3, 0.4, 0.5))]) == pytest.approx(0.3)
 
 
 def test_medians_with_runs_that_never_got_there():
@@ -65,6 +68,45 @@ def test_another_table_is_another_study(monkeypatch):
     assert push_runs.settings() != before
 
 
+def kind(strategy, q, beta, ends):
+    """Runs of the seeds 0, 1, ... whose last five evaluations show these successes."""
+    return {cell: whole([end] * 5, cell) for seed, end in enumerate(ends) for cell in [Cell(q, beta, strategy, seed)]}
+
+
+def test_signs_compare_the_same_seeds_and_say_what_holds():
+    runs = (
+        kind("mixed", 0.1, 0.5, [0.8, 0.9, 0.7]) | kind("mixed", 0.1, 0.1, [0.4, 0.4]) | kind("mixed", 0, 0, [0.9] * 3)
+    )
+    told = push_signs.lines(runs)
+    start = "| beta above q = 0.1 saves real episodes | mixed, q 0.1, beta 0.5 | mixed, q 0.1, beta 0.1 | 100% |"
+    assert f"{start} +0.45<br>+0.40 to +0.50 | 2 | holds |" in told  # the third seed has no partner
+    below = next(line for line in told if "and below the mix" in line)
+    assert "-0.10<br>-0.20 to +0.00 | 3 | is open |" in below
+    turned = push_signs.lines(kind("mixed", 0.1, 0.5, [0.1]) | kind("mixed", 0.1, 0.1, [0.9]))
+    assert any("| 0% | -0.80<br>-0.80 to -0.80 | 1 | is the other way round |" in line for line in turned)
+    neither = push_signs.lines(kind("mixed", 0.1, 0.5, [0.2]) | kind("mixed", 0.1, 0.1, [0.1]))
+    assert any("| 50% | +0.10<br>+0.10 to +0.10 | 1 | is open |" in line for line in neither)
+    assert push_signs.lines(kind("mixed", 0.1, 0.5, [0.2])) == []
+
+
+def test_schedules_reach_their_beta_late_or_hold_it_below_the_reuse():
+    def at(name, step, added, draws):
+        rates = mixing.Rates(jnp.float32([0.1, 0.9]), jnp.float32([0.9, 0.1]))
+        seen = mixing.Progress(jnp.int32(step), jnp.float32(added), jnp.uint32(draws), jnp.zeros(2), jnp.zeros(2))
+        return float(push_runs.SCHEDULES[name](rates)(seen).beta[0])
+
+    assert [at("rising", step, [0, 0], [0, 0]) for step in (0, 450, 900, 2000)] == pytest.approx([0.1, 0.5, 0.9, 0.9])
+    draws = 80 * 128  # of an iteration
+    assert at("capped", 5, [2000, 1e6], [40 * 2000 - draws // 2, 0]) == pytest.approx(0.5)
+    assert at("capped", 5, [1e6, 1e6], [0, 0]) == pytest.approx(0.9)
+
+
+def test_a_schedule_sees_control_steps():
+    store = SimpleNamespace(added=jnp.uint32([3, 4]), draws=jnp.uint32([5, 6]))
+    seen = push_runs._progress(SimpleNamespace(step=7, buffers=store), np.zeros(2), np.ones(2))
+    assert seen.added.tolist() == [150, 200] and seen.draws.tolist() == [5, 6] and seen.step == 7
+
+
 def test_the_report_tells_figures_and_runs_that_are_missing(tmp_path):
     runs = {cell: whole([0.6] * 5, cell) for cell in (CELL, CELL._replace(seed=1))}
     text = push_report.write(runs, push_runs.grid(2), tmp_path)
@@ -72,7 +114,7 @@ def test_the_report_tells_figures_and_runs_that_are_missing(tmp_path):
     told = (tmp_path / "push_mixing.md").read_text()
     first = 10 * (push_runs.ITERATIONS // push_runs.EVERY - 4)
     row = f"| mixed | 0.1 | 0.5 | {first}<br>{first} to {first} (2 of 2) | never (0 of 2) | 0.60<br>0.60 to 0.60 |"
-    assert f"{row} 1.00 | 2 |" in told and "2 of 58 runs are done" in told and "here (2 runs)" in told
+    assert f"{row} 1.00 | 2 |" in told and "2 of 66 runs are done" in told and "here (2 runs)" in told
     assert (tmp_path / "push_mixing.png").read_bytes()[:4] == b"\x89PNG"
 
 

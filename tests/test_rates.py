@@ -139,6 +139,32 @@ def test_an_algorithm_of_fixed_counts_is_refused_with_rates():
         _made(Mixing(_steady([0.25] * 4, [0.25] * 4)), fixed)
 
 
+def test_a_learner_may_be_told_of_every_new_row_and_once():
+    """The log at the start, what a robot hands in, a pretended reality and three simulators: nothing twice."""
+    base = sac.make(SAC, SPEC)
+
+    def observe(state, rows, count, key):
+        valid = jnp.arange(rows.reward.shape[0]) < count
+        count, total = state.delay
+        total = total + jnp.sum(jnp.where(valid, rows.obs[:, 0], 0.0))
+        return state._replace(delay=(count + jnp.sum(valid), total))
+
+    init = lambda key: base.init(key)._replace(delay=(jnp.int32(0), jnp.float32(0)))  # noqa: E731
+    told = base._replace(init=init, observe=observe)
+    made = trainer.jitted(_made(Mixing(_steady([0.25] * 4, [0.25] * 4)), told))
+    log = jax.tree.map(jnp.asarray, random_rows(20, SPEC))
+    state = made.init(jax.random.key(0), log)
+    given = jax.tree.map(lambda leaf: leaf[:7], log)
+    for _ in range(3):
+        state, _ = made.step(state, given, jnp.int32(5))
+    count, total = state.algorithm.delay
+    assert count == np.sum(state.buffers.added) == 20 + 3 * (5 + AMOUNTS.sims * AMOUNTS.unroll)
+    ends = np.cumsum(made.capacities)
+    kept = [state.buffers.data.obs[end - size : end - size + n, 0]
+            for end, size, n in zip(ends, made.capacities, state.buffers.size, strict=True)]  # fmt: skip
+    np.testing.assert_allclose(total, np.sum(np.concatenate(kept)), rtol=1e-4)
+
+
 def test_seeds_in_one_program_go_by_the_rates_as_each_alone():
     mixed = Mixing(_steady([0.1, 0.3, 0.3, 0.3], [0.25] * 4), visits="store")
     alone, together = trainer.jitted(_made(mixed)), trainer.over_seeds(_made(mixed))

@@ -336,16 +336,21 @@ def test_t11_mixed_stores(monkeypatch):
 MEANS, SPREADS, SHARES, B = np.array([1.0, -0.5, 0.0]), np.array([0.5, 1.0, 0.2]), np.array([0.25, 0.5, 0.25]), 8
 MEAN = SHARES @ MEANS
 BETWEEN, WITHIN = SHARES @ (MEANS - MEAN) ** 2, SHARES @ SPREADS**2
-VARIANCE = {"quotas": WITHIN / B, "rows": (BETWEEN + WITHIN) / B, "store": BETWEEN + WITHIN / B}
+VARIANCE = {  # of a way and a number of parts
+    ("quotas", 1): WITHIN / B,
+    ("rows", 1): (BETWEEN + WITHIN) / B,
+    ("store", 1): BETWEEN + WITHIN / B,
+    ("store", 4): BETWEEN / 4 + WITHIN / B,
+}
 
 
-def batch_means(way, count=20_000):
+def batch_means(way, parts, count=20_000):
     """Means of `count` batches of 8 rows from stores of two values each, mean_j - spread_j and mean_j + spread_j."""
     store = multi_buffer((2, 2, 2))
     state = store.init(jax.ShapeDtypeStruct((), jnp.float32))
     for k in range(3):
         state = store.add(state, k, jnp.float32(MEANS[k] + SPREADS[k] * np.array([-1, 1])))
-    mix = mixing.sources(way, B)
+    mix = mixing.sources(way, B, parts)
 
     def one(key):
         mix_key, row_key = jax.random.split(key)
@@ -360,7 +365,7 @@ def check_batches(means, way):
 
 
 def test_t12_the_ways_of_drawing_share_a_mean_and_differ_in_variance():
-    drawn = {way: batch_means(way) for way in VARIANCE}
+    drawn = {way: batch_means(*way) for way in VARIANCE}
     for way, means in drawn.items():
         check_batches(means, way)
         for other in VARIANCE.keys() - {way}:

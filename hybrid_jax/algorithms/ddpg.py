@@ -6,41 +6,43 @@ authors' code), HER of Andrychowicz et al. 2017 (arXiv 1707.01495; `her`):
     y   = clip(r + gamma (1 - terminated) Q'(s', pi'(s')), -1/(1 - gamma), 0)   (bounds with a goal alone: r is -1 or 0)
     L_Q = mean (Q - y)^2,    L_pi = -mean Q(s, pi(s)) + action_l2 mean pi(s)^2
 
-Both gradients are taken at the old state; as y sees slow copies alone, that is the authors' actor before critic.
-With probability 0.3 a row explores by a uniform action, else by clip(pi + N(0, 0.2^2)).
+Both gradients are taken at the old state; as y sees slow copies alone, that is the authors' actor before critic. To
+explore, `exploration.around` with 0.2 and 0.3.
+One normaliser (`normaliser`) serves acting, updates and goals. What acts is a plain actor with it in its first two
+layers; where that explores from an export, it samples tanh(mean + 0.2 N(0, 1)), without the uniform actions.
 
-The normaliser (`normaliser`) is fed with the relabelled rows of each batch before their update, by beta therefore, and
-serves acting, updates and goals. What acts is a plain actor with the normaliser in its first two layers; where it
-explores from an export, it samples tanh(mean + 0.2 N(0, 1)), without the uniform actions.
-
-Ours: quotas in each batch, targets that move with every update. `authors`: 40 updates on one store, then one step of
-the targets. Theirs differs yet: the normaliser is fed once with each new episode, by q and not by beta; eight ranks
-with a store each add their gradients up; layers do not start as those of all networks here.
+Ours: quotas, targets that move with every update, statistics of the rows drawn, by beta therefore. `authors`: 8 parts
+of a batch (their ranks) that choose a store each for 40 updates, then one step of the targets; statistics of new
+episodes, by q. Not theirs: Adam gets the mean over ranks and not the sum, which it does not see but for its epsilon;
+all ranks draw from the same episodes; layers start as all networks' here.
 
 To expect: the planar push in reality alone, 96 % after 7,200 episodes, one seed (docs/results/push_mixing.md).
 """
 
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
-from hybrid_jax import actor_critic, distributions, her, learned, networks, normaliser, ranges
+from hybrid_jax import actor_critic, distributions, exploration, guards, her, learned, networks, normaliser, ranges
 from hybrid_jax.actor_critic import Here
 from hybrid_jax.scaling import Moments
-from hybrid_jax.types import Algorithm, Array, Batch, Goal, PyTree, Spec
+from hybrid_jax.types import Algorithm, Array, Batch, Goal, PyTree, Spec, Transition
+
+Statistics = Literal["drawn", "collected"]
 
 
 @dataclass(frozen=True)
 class Config(actor_critic.Config):
-    """Hyper-parameters of DDPG: those of the actor-critic, other numbers, and its own."""
+    """Those of the actor-critic, with other numbers, and its own."""
 
     batch_real: int = 128  # rows per update from the real store; at rates beta the sum of both counts
     batch_sim: int = 128  # rows per update from the simulator
     mixing: actor_critic.Mix = "quotas"  # how the rates beta fill a batch; "counts" where a run has none
+    mix_parts: int = 1  # equal parts of a batch that are mixed by themselves: with "store", stores in it
     mix_every: int = 1  # updates that share one draw of the mix
+    statistics: Statistics = "drawn"  # rows that feed the normaliser: a batch's, or the new ones
     hidden: tuple[int, ...] = (256, 256, 256)  # widths of actor and critic
     critics: int = 1  # with more, the smallest counts
     actor_lr: float = 1e-3  # Adam, policy
@@ -57,12 +59,15 @@ class Config(actor_critic.Config):
 
 
 def authors() -> Config:
-    """As coded, on one rank; beside it a run's visits "store" and the empty store's share to the newest one."""
-    return Config(mixing="store", mix_every=40, target_period=40, tau=0.05)
+    """As coded; beside it a run's visits "rows", sims 2, unroll 400, and the empty store's share to the newest one."""
+    return Config(
+        batch_real=1024, batch_sim=1024, mixing="store", mix_parts=8, mix_every=40, target_period=40, tau=0.05,
+        statistics="collected",
+    )  # fmt: skip
 
 
 class State(NamedTuple):
-    """The actor-critic's state, the observations' statistics and the place among the updates of a target's step."""
+    """What changes with an update."""
 
     learner: learned.State
     seen: normaliser.Statistics
@@ -70,10 +75,7 @@ class State(NamedTuple):
 
 
 def make(config: Config, spec: Spec, moments: Moments | None = None, goal: Goal | None = None) -> Algorithm:
-    """DDPG; with a goal its rows are whole episodes.
-
-    moments: not used, the statistics run along. Raises ValueError for hyper-parameters that cannot work.
-    """
+    """DDPG; with a goal its rows are whole episodes. moments: not used. Raises ValueError as `check`."""
     check(config, goal)
     deeper = networks.actor(spec.obs_size, spec.action_size, (2 * spec.obs_size, *config.hidden))
 
@@ -98,38 +100,37 @@ def make(config: Config, spec: Spec, moments: Moments | None = None, goal: Goal 
 
     def update(state: State, batch: Batch, key: Array) -> tuple[State, dict]:
         her_key, step_key = jax.random.split(key)
-        rows = batch.rows
-        if goal is not None:
-            rows = her.relabel(her_key, rows, goal, config.hindsight)
-        seen = normaliser.observe(state.seen, rows.obs)
+        rows = batch.rows if goal is None else her.relabel(her_key, batch.rows, goal, config.hindsight)
+        seen = normaliser.observe(state.seen, rows.obs) if config.statistics == "drawn" else state.seen
         rows = rows._replace(**{name: normaliser.normalise(seen, getattr(rows, name)) for name in ("obs", "next_obs")})
         learner, metrics = base.step(state.learner, rows, critic_loss, step_key)
         due = (state.updates + 1) % config.target_period == 0
-        kept = {
-            name: jax.tree.map(partial(jnp.where, due), getattr(learner, name), getattr(state.learner, name))
-            for name in ("target_critics", "target_actor")
-        }
+        targets = {name: getattr(learner, name) for name in ("target_critics", "target_actor")}
+        kept = guards.keep(due, targets, {name: getattr(state.learner, name) for name in targets})
         return State(learner._replace(**kept), seen, state.updates + 1), metrics
 
+    def observe(state: State, rows: Transition, count: Array | int, key: Array) -> State:
+        """With as many relabelled steps as the new episodes have."""
+        valid = jnp.arange(rows.reward.shape[0]) < count
+        if goal is not None:
+            steps, rows = rows.reward.shape[1], her.relabel_often(key, rows, goal, config.hindsight)
+            valid = jnp.tile(valid, steps)
+        return state._replace(seen=normaliser.observe(state.seen, rows.obs, valid))
+
     def plain(state: State, actor: PyTree) -> PyTree:
-        """The actor for plain observations, its log_std that of the exploration noise."""
-        params = normaliser.fold(state.seen, actor)["params"]
-        none = jnp.zeros_like(params["log_std_offset"])
-        known = {"log_std_multiplier": none, "log_std_offset": none + jnp.log(max(config.exploration_noise, 1e-8))}
-        return {"params": params | known}
+        """The actor for plain observations, its spread that of the exploration noise."""
+        return networks.with_std(normaliser.fold(state.seen, actor), max(config.exploration_noise, 1e-8))
 
     def act(params: PyTree, obs: Array) -> Array:
         return distributions.mode(deeper.apply(params, obs)[0])
 
     def explore(params: PyTree, obs: Array, key: Array) -> Array:
-        noise_key, uniform_key, which_key = jax.random.split(key, 3)
-        action = act(params, obs)
-        noisy = jnp.clip(action + config.exploration_noise * jax.random.normal(noise_key, action.shape), -1.0, 1.0)
-        uniform = jax.random.uniform(uniform_key, action.shape, minval=-1.0)
-        return jnp.where(jax.random.bernoulli(which_key, config.random_actions, action[:, :1].shape), uniform, noisy)
+        return exploration.around(key, act(params, obs), config.exploration_noise, config.random_actions)
 
     return actor_critic.algorithm(config, base)._replace(
         init=init, update=update, explore=explore, act=act, episodes=goal is not None, mix_every=config.mix_every,
+        mix=actor_critic.mix_of(config, config.mix_parts),
+        observe=observe if config.statistics == "collected" else None,
         policy=lambda state: plain(state, base.policy(state.learner)),
         deployed=lambda state: plain(state, base.deployed(state.learner)),
     )  # fmt: skip
@@ -137,14 +138,13 @@ def make(config: Config, spec: Spec, moments: Moments | None = None, goal: Goal 
 
 def check(config: Config, goal: Goal | None) -> None:
     """Refuses hyper-parameters that cannot work. Raises ValueError."""
-    ranges.at_least(config, 1, "mix_every", "target_period")
+    ranges.at_least(config, 1, "mix_parts", "mix_every", "target_period")
     ranges.at_least(config, 0, "action_l2", "hindsight", "exploration_noise")
-    if not 0 <= config.random_actions <= 1:
-        raise ValueError(f"random_actions is {config.random_actions}; give a share in [0, 1].")
-    only = {"temperature_lr": 0.0, "entropy_in_backup": False, "normalise_states": False, "actor_period": 1}
-    for name, value in only.items():
-        if getattr(config, name) != value:
-            why = "DDPG has no entropy, normalises by itself and moves its policy with every update"
-            raise ValueError(f"{name} is {getattr(config, name)}; {why}: give {value}.")
+    ranges.share(config, "random_actions")
+    ranges.one_of(config, "statistics", get_args(Statistics))
+    if (config.batch_real + config.batch_sim) % config.mix_parts:
+        raise ValueError(f"mix_parts is {config.mix_parts}; give one that divides batch_real + batch_sim.")
+    why = "DDPG has no entropy, normalises by itself and moves its policy with every update"
+    ranges.only(config, why, temperature_lr=0.0, entropy_in_backup=False, normalise_states=False, actor_period=1)
     if goal is not None and config.discount == 1:
         raise ValueError("discount is 1, and the value of a goal is held in -1/(1 - discount); give one below 1.")
