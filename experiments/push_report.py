@@ -58,7 +58,7 @@ def _lines(grouped: Grouped, signs: list[str], of: int) -> list[str]:
         "to a success rate: the median over seeds at the first of two evaluations that show it, its 95 % bootstrap",
         f"interval, and how many got there. Final success: the mean of the last {LAST} evaluations, with the seeds'",
         "interval. Reuse: draws for each real step. rising: beta from q to its value, linearly over the run. capped:",
-        f"beta lowered where the reuse would be more than {REUSE:g}.",
+        f"beta lowered where the reuse would be more than {REUSE:g}. sim_first does not depend on q.",
         "",
         "| strategy | q real | beta real | real episodes to 50 % | to 90 % | final success | in simulation | reuse |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",

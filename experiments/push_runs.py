@@ -73,9 +73,13 @@ class Point(NamedTuple):
 
 
 def grid(seeds: int) -> list[Cell]:
-    """q x beta x strategy, either world alone, and the schedules of beta; seed by seed."""
+    """q x beta x strategy, either world alone, and the schedules of beta; seed by seed.
+
+    sim_first visits the simulator alone and then reality alone, whatever q is: it stands once for each beta.
+    """
     cells = [(1.0, 1.0, "mixed"), (0.0, 0.0, "mixed")]
-    cells += [(q, beta, name) for name in STRATEGIES for q in (0.05, 0.1, 0.3) for beta in (q, 0.5, 0.9)]
+    rates = [(q, beta) for q in (0.05, 0.1, 0.3) for beta in (q, 0.5, 0.9)]
+    cells += [(q, beta, name) for name in STRATEGIES for q, beta in rates if name != "sim_first" or q in (0.1, beta)]
     scheduled = [(q, 0.9, name) for name in SCHEDULES for q in (0.1, 0.3)]
     return [Cell(*cell, seed) for part in (cells, scheduled) for seed in range(seeds) for cell in part]
 
