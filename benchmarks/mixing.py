@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.buffers import BATCH, ROWS, microseconds, ones
 from benchmarks.timing import interleaved, report
 from envs import half_cheetah
-from hybrid_jax import mixing, trainer
+from hybrid_jax import mixing, schedules, trainer
 from hybrid_jax.algorithms import sac
 from hybrid_jax.buffers import multi_buffer
 from hybrid_jax.mixing import Mixing, Rates, Way
@@ -58,7 +58,7 @@ def iteration(frictions: tuple[float, ...]) -> tuple[Callable, Callable]:
     amounts = trainer.Rates(sims=16, unroll=12, updates=10, sim_capacity=20_000)
     even = Rates(*(jnp.full(count, 1.0 / count),) * 2)
     made = trainer.make(
-        half_cheetah.SPEC, tuple(worlds[1:]), algorithm, amounts, 20_000, Mixing(mixing.constant(*even)), worlds[0]
+        half_cheetah.SPEC, tuple(worlds[1:]), algorithm, amounts, 20_000, Mixing(schedules.constant(*even)), worlds[0]
     )
     traced: list[int] = []
 

@@ -50,7 +50,7 @@ class Experiment:
     rates: trainer.Rates = trainer.Rates()  # what one iteration collects and learns
     q: tuple[float, ...] = ()  # rates of collection: reality, the simulators; (): every simulator in every iteration
     beta: tuple[float, ...] = ()  # rates of use, in the same order; (): as q, or the algorithm's counts without one
-    strategy: Literal["mixed", "sim_dependent", "sim_first"] = "mixed"  # when reality is visited: see mixing.strategy
+    strategy: Literal["mixed", "sim_dependent", "sim_first"] = "mixed"  # when reality is visited: `schedules.strategy`
     strategy_threshold: float = 0.7  # share of successes of a simulator's exploring episodes that it waits for
     later_beta: tuple[float, ...] = ()  # where beta moves to ...
     later_after: int | Literal["success"] = (

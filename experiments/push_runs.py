@@ -17,9 +17,9 @@ from experiments import push_ddpg
 from experiments.csv_table import Table
 from experiments.experiment import ROOT
 from experiments.study_grid import settings_of
-from hybrid_jax import mixing, rollout, trainer
+from hybrid_jax import rollout, schedules, trainer
 from hybrid_jax.algorithms import ddpg
-from hybrid_jax.mixing import Mixing, Progress, Rates
+from hybrid_jax.mixing import Mixing, Progress, Rates, Schedule
 from hybrid_jax.provenance import git_state
 from hybrid_jax.types import REAL, SimEnv, TrainState
 
@@ -30,19 +30,19 @@ STRATEGIES = ("mixed", "sim_dependent", "sim_first")
 REUSE = 40.0  # draws for each real step that "capped" allows
 
 
-def _rising(rates: Rates) -> mixing.Schedule:
+def _rising(rates: Rates) -> Schedule:
     """beta from q to what is asked for, linearly over the run."""
-    return mixing.linear(Rates(rates.q, rates.q), rates, ITERATIONS)
+    return schedules.linear(Rates(rates.q, rates.q), rates, ITERATIONS)
 
 
-def _capped(rates: Rates) -> mixing.Schedule:
+def _capped(rates: Rates) -> Schedule:
     """beta as asked for, less where a real step would be drawn too often."""
     settings = push_ddpg.config()
     batch = settings.algorithm.batch_real + settings.algorithm.batch_sim
-    return mixing.capped(mixing.constant(*rates), REUSE, settings.rates.updates * batch)
+    return schedules.capped(schedules.constant(*rates), REUSE, settings.rates.updates * batch)
 
 
-SCHEDULES: dict[str, Callable[[Rates], mixing.Schedule]] = {"rising": _rising, "capped": _capped}  # of beta, "mixed"
+SCHEDULES: dict[str, Callable[[Rates], Schedule]] = {"rising": _rising, "capped": _capped}  # of beta, "mixed"
 
 
 class Cell(NamedTuple):
@@ -102,19 +102,19 @@ def program() -> Program:
     none = Rates(*(jnp.zeros(2),) * 2)  # every step is told its own
     made = trainer.make(
         push.SPEC, worlds[1:], algorithm, settings.rates, settings.rates.sim_capacity,
-        Mixing(mixing.constant(*none), settings.visits), worlds[REAL],
+        Mixing(schedules.constant(*none), settings.visits), worlds[REAL],
     )  # fmt: skip
 
     def judge(actor: Any, key: jax.Array) -> jax.Array:
         keys = jax.random.split(key)
         return jnp.stack([_success(algorithm.act, actor, *of) for of in zip(worlds, EPISODES, keys, strict=True)])
 
-    def scheduled(rule: Callable[[Rates], mixing.Schedule]) -> Callable:
+    def scheduled(rule: Callable[[Rates], Schedule]) -> Callable:
         return jax.jit(lambda seen, rates: rule(rates)(seen))
 
-    strategies = {name: lambda rates, name=name: mixing.strategy(name, *rates) for name in STRATEGIES}
-    schedules = {name: scheduled(rule) for name, rule in (strategies | SCHEDULES).items()}
-    return Program(trainer.jitted(made), schedules, jax.jit(judge), jax.jit(algorithm.deployed))
+    strategies = {name: lambda rates, name=name: schedules.strategy(name, *rates) for name in STRATEGIES}
+    by_name = {name: scheduled(rule) for name, rule in (strategies | SCHEDULES).items()}
+    return Program(trainer.jitted(made), by_name, jax.jit(judge), jax.jit(algorithm.deployed))
 
 
 def _success(act: Callable, actor: Any, env: SimEnv, episodes: int, key: jax.Array) -> jax.Array:

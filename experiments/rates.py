@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from experiments.experiment import Experiment, Refused
-from hybrid_jax import mixing
+from hybrid_jax import mixing, schedules
 from hybrid_jax.mixing import Mixing, Progress, Rates, Schedule
 from hybrid_jax.types import SimEnv
 
@@ -111,7 +111,7 @@ def mixed(experiment: Experiment, places: Places) -> Mixing | None:
     _check_reality(experiment, places, q)
     if not 0 < experiment.strategy_threshold <= 1:
         raise Refused(f"--strategy_threshold {experiment.strategy_threshold:g} must be more than 0 and at most 1")
-    schedule = mixing.strategy(experiment.strategy, *rates, experiment.strategy_threshold)
+    schedule = schedules.strategy(experiment.strategy, *rates, experiment.strategy_threshold)
     if experiment.later_beta:
         schedule = _moving(experiment, schedule, _distribution("later_beta", experiment.later_beta, stores), stores)
     if experiment.reuse_cap is not None:
@@ -121,7 +121,7 @@ def mixed(experiment: Experiment, places: Places) -> Mixing | None:
                 f"--reuse_cap {experiment.reuse_cap:g} cannot hold: the discriminators draw real rows whatever beta is"
             )
         drawn = (config.batch_real + config.batch_sim) * experiment.rates.updates
-        schedule = mixing.capped(schedule, experiment.reuse_cap, drawn)
+        schedule = schedules.capped(schedule, experiment.reuse_cap, drawn)
     return Mixing(schedule, experiment.visits, experiment.fallback == "newest")
 
 
@@ -161,7 +161,7 @@ def _moving(experiment: Experiment, schedule: Schedule, last, stores: int) -> Sc
         def later(progress: Progress) -> Rates:
             return Rates(schedule(progress).q, last)
 
-        return mixing.after_success(schedule, later, jnp.arange(stores) > 0, experiment.strategy_threshold)
+        return schedules.after_success(schedule, later, jnp.arange(stores) > 0, experiment.strategy_threshold)
     steps = -(-experiment.later_after // experiment.rates.updates)
     if steps < 1:
         raise Refused(
@@ -170,7 +170,7 @@ def _moving(experiment: Experiment, schedule: Schedule, last, stores: int) -> Sc
 
     def at(progress: Progress) -> Rates:
         first = schedule(progress)
-        moved = mixing.linear(first, Rates(first.q, last), steps)(progress)
+        moved = schedules.linear(first, Rates(first.q, last), steps)(progress)
         return Rates(first.q, moved.beta)
 
     return at

@@ -15,10 +15,10 @@ ROOMS = {  # a folder -> the folders of ours that it may import from, beside its
     "tests": {"hybrid_jax", "envs", "experiments", "benchmarks"},
 }
 LAYERS = (  # modules and folders of hybrid_jax, lowest first; within a layer imports are free but for circles
-    {"types", "chains", "config", "manifest", "metrics", "normaliser", "plots", "progress", "provenance", "ranges",
-     "scaling", "statistics", "testing"},
+    {"types", "chains", "config", "manifest", "metrics", "exploration", "normaliser", "plots", "progress", "provenance",
+     "ranges", "scaling", "statistics", "testing"},
     {"losses", "networks", "distributions", "dynamics_gap", "learned", "actor_critic", "gap_learner", "buffers",
-     "mixing", "finite", "linear_ac", "guards", "her", "physics", "sizes"},
+     "mixing", "schedules", "finite", "linear_ac", "guards", "her", "physics", "sizes"},
     {"algorithms", "rollout", "datasets", "export"},
     {"real"},
     {"collect", "trainer", "feed", "evaluate", "checkpoint", "report", "command"},

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hybrid_jax import mixing
+from hybrid_jax import mixing, schedules
 from hybrid_jax.mixing import Progress, Rates
 from tests.laws import assert_law, rejects
 
@@ -185,11 +185,11 @@ def assert_rates(found, q, beta):
 
 
 def test_linear_by_hand():
-    schedule = mixing.linear(Rates(Q, BETA), Rates(array(0.5, 0.5), array(0.9, 0.1)), 4)
+    schedule = schedules.linear(Rates(Q, BETA), Rates(array(0.5, 0.5), array(0.9, 0.1)), 4)
     for step, q, beta in ((0, 0.1, 0.5), (1, 0.2, 0.6), (2, 0.3, 0.7), (4, 0.5, 0.9), (400, 0.5, 0.9)):
         assert_rates(schedule(progress(step)), [q, 1 - q], [beta, 1 - beta])
     with pytest.raises(ValueError, match="steps is 0"):
-        mixing.linear(Rates(Q, BETA), Rates(Q, BETA), 0)
+        schedules.linear(Rates(Q, BETA), Rates(Q, BETA), 0)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_linear_by_hand():
 )
 def test_the_authors_strategies(name, before, after):
     beta = array(0.5, 0.25, 0.25)
-    schedule = jax.jit(mixing.strategy(name, array(0.1, 0.3, 0.6), beta, threshold=0.7))
+    schedule = jax.jit(schedules.strategy(name, array(0.1, 0.3, 0.6), beta, threshold=0.7))
     below, reached = progress(success=(1, 0.69, 0)), progress(success=(0, 0, 0.1), best=(0, 0, 0.7))
     assert_rates(schedule(below), before, beta)  # reality's own success does not count
     assert_rates(schedule(reached), after, beta)  # once reached, for ever
@@ -210,17 +210,19 @@ def test_the_authors_strategies(name, before, after):
 
 
 def test_simulators_without_a_rate_begin_alike():
-    schedule = mixing.strategy("sim_first", array(1, 0, 0), array(1, 0, 0))
+    schedule = schedules.strategy("sim_first", array(1, 0, 0), array(1, 0, 0))
     assert_rates(schedule(progress(success=(0, 0, 0))), [0, 0.5, 0.5], array(1, 0, 0))
 
 
 def test_an_unknown_strategy_is_refused():
     with pytest.raises(ValueError, match="'real_first' is none of mixed, sim_dependent, sim_first"):
-        mixing.strategy("real_first", Q, BETA)
+        schedules.strategy("real_first", Q, BETA)
 
 
 def test_after_success_watches_the_environments_it_is_told_to():
-    schedule = mixing.after_success(mixing.constant(Q, BETA), mixing.constant(Q, array(1, 0)), jnp.array([True, False]))
+    schedule = schedules.after_success(
+        schedules.constant(Q, BETA), schedules.constant(Q, array(1, 0)), jnp.array([True, False])
+    )
     assert_rates(schedule(progress(success=(0.6, 1.0))), Q, BETA)
     assert_rates(schedule(progress(success=(0.7, 0.0))), Q, [1, 0])
 
@@ -238,20 +240,20 @@ def test_after_success_watches_the_environments_it_is_told_to():
     ],
 )
 def test_capped_by_hand(added, draws, beta):
-    schedule = jax.jit(mixing.capped(mixing.constant(Q, BETA), reuse=10, draws=100))
+    schedule = jax.jit(schedules.capped(schedules.constant(Q, BETA), reuse=10, draws=100))
     assert_rates(schedule(progress(added=added, draws=draws)), Q, beta)
 
 
 def test_capped_shares_out_in_rounds():
     # bounds 0.1, 0.3, 1: 0.4 and 0.3 are cut, what is over goes to the others in proportion until they are at their own
-    schedule = mixing.capped(mixing.constant(array(1, 0, 0), array(0.5, 0.25, 0.25)), reuse=1, draws=100)
+    schedule = schedules.capped(schedules.constant(array(1, 0, 0), array(0.5, 0.25, 0.25)), reuse=1, draws=100)
     at = Progress(jnp.int32(0), jnp.uint32([10, 30, 100]), jnp.uint32([0, 0, 0]), jnp.zeros(3), jnp.zeros(3))
     np.testing.assert_allclose(schedule(at).beta, [0.1, 0.3, 0.6], atol=1e-6)
 
 
 def test_capped_holds_over_a_run():
     """No store's rows are drawn more than `reuse` times on average, where the others can take the rest."""
-    schedule, added, draws = mixing.capped(mixing.constant(Q, BETA), reuse=4, draws=256), np.zeros(2), np.zeros(2)
+    schedule, added, draws = schedules.capped(schedules.constant(Q, BETA), reuse=4, draws=256), np.zeros(2), np.zeros(2)
     schedule = jax.jit(schedule)
     for _ in range(200):
         added += (8, 400)
@@ -261,7 +263,7 @@ def test_capped_holds_over_a_run():
     assert draws[0] == pytest.approx(4 * added[0], rel=1e-3)
     for reuse, count in ((0.0, 4), (1.0, 0)):
         with pytest.raises(ValueError, match="reuse is"):
-            mixing.capped(schedule, reuse, count)
+            schedules.capped(schedule, reuse, count)
 
 
 @pytest.mark.parametrize("p", [(0.5, 0.4), (1.5, -0.5), (), (float("nan"), 1.0)])

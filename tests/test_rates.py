@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from envs import point_mass
-from hybrid_jax import mixing, trainer
+from hybrid_jax import mixing, schedules, trainer
 from hybrid_jax.algorithms import h2o, sac
 from hybrid_jax.mixing import Mixing, Rates
 from hybrid_jax.scaling import Moments
@@ -38,7 +38,7 @@ def _rates(q, beta):
 
 
 def _steady(q, beta):
-    return mixing.constant(*_rates(q, beta))
+    return schedules.constant(*_rates(q, beta))
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_a_schedule_sees_the_counts_of_the_run():
     """Reuse capped at 2: the draws of no store outgrow twice its rows while another one can take them."""
     steady = _steady([0.25, 0.75, 0, 0], [0.9, 0.1, 0, 0])
     amounts = replace(AMOUNTS, updates=3)  # 24 draws for 24 rows an iteration
-    made = trainer.jitted(_made(Mixing(mixing.capped(steady, 2.0, 24)), capacity=1_000, amounts=amounts))
+    made = trainer.jitted(_made(Mixing(schedules.capped(steady, 2.0, 24)), capacity=1_000, amounts=amounts))
     state = made.init(jax.random.key(0), None)
     for _ in range(20):
         state, _ = made.step(state)
