@@ -1,4 +1,4 @@
-"""Rows on disk: a CSV that several processes append to, a line or a block of lines at a time, whole or not there."""
+"""Rows on disk: a CSV that several processes append to, each line whole or not there."""
 
 import csv
 import fcntl
@@ -58,7 +58,9 @@ class Table(Generic[Row]):
             if whole < len(content):
                 os.ftruncate(descriptor, whole)
                 torn = content[whole : whole + 60].decode(errors="replace")
-                self.told.append(f"{self.path}: its last line was cut ({torn}...) and is removed; it runs again")
+                self.told.append(
+                    f"{self.path}: its last line was cut ({torn}...), it is removed and its run open again"
+                )
             yield descriptor
         finally:
             os.close(descriptor)

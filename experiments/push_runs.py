@@ -27,22 +27,23 @@ ITERATIONS = 900  # of a run: 80 updates and eight episodes each
 EVERY = 50  # iterations between two evaluations
 EPISODES = 100, 50  # greedy ones behind a success rate, in reality and in simulation
 STRATEGIES = ("mixed", "sim_dependent", "sim_first")
-REUSE = 40.0  # draws for each real step that "capped" allows
+LEARNED = 0.7  # success in the simulator that "late", "sim_dependent" and "sim_first" wait for
+RISE = 0.5, 600  # "rising": beta at the start, and iterations until it is what is asked for
 
 
 def _rising(rates: Rates) -> Schedule:
-    """beta from q to what is asked for, linearly over the run."""
-    return schedules.linear(Rates(rates.q, rates.q), rates, ITERATIONS)
+    """beta from 0.5 to what is asked for, linearly."""
+    start, iterations = RISE
+    return schedules.linear(Rates(rates.q, jnp.float32([start, 1 - start])), rates, iterations)
 
 
-def _capped(rates: Rates) -> Schedule:
-    """beta as asked for, less where a real step would be drawn too often."""
-    settings = push_ddpg.config()
-    batch = settings.algorithm.batch_real + settings.algorithm.batch_sim
-    return schedules.capped(schedules.constant(*rates), REUSE, settings.rates.updates * batch)
+def _late(rates: Rates) -> Schedule:
+    """beta = q until the simulator is learned, then what is asked for."""
+    before, after = schedules.constant(rates.q, rates.q), schedules.constant(*rates)
+    return schedules.after_success(before, after, jnp.array([False, True]), LEARNED)
 
 
-SCHEDULES: dict[str, Callable[[Rates], Schedule]] = {"rising": _rising, "capped": _capped}  # of beta, "mixed"
+SCHEDULES: dict[str, Callable[[Rates], Schedule]] = {"rising": _rising, "late": _late}  # of beta, else as "mixed"
 
 
 class Cell(NamedTuple):
@@ -112,7 +113,7 @@ def program() -> Program:
     def scheduled(rule: Callable[[Rates], Schedule]) -> Callable:
         return jax.jit(lambda seen, rates: rule(rates)(seen))
 
-    strategies = {name: lambda rates, name=name: schedules.strategy(name, *rates) for name in STRATEGIES}
+    strategies = {name: lambda rates, name=name: schedules.strategy(name, *rates, LEARNED) for name in STRATEGIES}
     by_name = {name: scheduled(rule) for name, rule in (strategies | SCHEDULES).items()}
     return Program(trainer.jitted(made), by_name, jax.jit(judge), jax.jit(algorithm.deployed))
 
@@ -128,7 +129,7 @@ def _success(act: Callable, actor: Any, env: SimEnv, episodes: int, key: jax.Arr
 
 def run(made: Program, cell: Cell) -> Iterator[Point]:
     """Trains a cell and gives its points, one after the other."""
-    started, told = time.monotonic(), (_origin(), settings())
+    started, told = time.monotonic(), (_origin(), settings(cell.strategy))
     rates = Rates(*(jnp.float32([x, 1 - x]) for x in (cell.q, cell.beta)))
     state = made.run.init(jax.random.key(cell.seed), None)
     success = best = np.zeros(2, np.float32)  # of greedy episodes: a third of the exploring actions are blind
@@ -163,13 +164,14 @@ def _origin() -> str:
     return f"{str(git['commit'])[:12]}{changed} {jax.default_backend()} python {platform.python_version()} {packages}"
 
 
-def settings() -> str:
-    """Twelve digits that tell runs of other settings, or on other tables, apart."""
+def settings(strategy: str = "mixed") -> str:
+    """Twelve digits that tell runs of other settings, on other tables or by another schedule of that name apart."""
     scene = hashlib.sha256((ROOT / "envs" / "assets" / "push.xml").read_bytes()).hexdigest()
     told = (
         f"{settings_of(push_ddpg.config())} {ITERATIONS} {EVERY} {EPISODES} {push.SIMULATED} {push.REAL}"
         f" {push.FRAME_SKIP} {scene}"
     )
+    told += f" {RISE} {LEARNED}" if strategy in SCHEDULES else ""
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
@@ -178,12 +180,18 @@ def table(path: Path) -> Table[Point]:
     return Table(path, Point, digits=4)
 
 
+def other_settings(points: list[Point]) -> int:
+    """How many points of a table are of other settings than today's."""
+    return sum(point.settings != settings(point.strategy) for point in points)
+
+
 def finished(points: list[Point]) -> dict[Cell, list[Point]]:
     """The whole runs among a table's points with today's settings, of two the later one."""
     found: dict[Cell, list[Point]] = {}
-    under_way, today = list[Point](), settings()
+    under_way = list[Point]()
+    today = {name: settings(name) for name in (*STRATEGIES, *SCHEDULES)}
     for point in points:
-        if point.settings != today:
+        if point.settings != today.get(point.strategy):
             under_way = []
             continue
         goes_on = under_way and under_way[-1][:4] == point[:4] and under_way[-1].updates < point.updates

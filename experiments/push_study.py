@@ -32,40 +32,53 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results", help="folder of table and report")
     parser.add_argument("--report", action="store_true", help="write the report and stop")
     asked = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which takes its processes along
     os.environ |= ONE_THREAD  # before jax is imported, which fixes the sizes of thread pools
     from experiments import push_report, push_runs, study_grid
 
     table = push_runs.table(asked.out / "push_mixing.csv")
     try:
-        cells = study_grid.chosen(push_runs.grid(asked.seeds), asked.only)
-        done = push_runs.finished(table.read())
+        if min(asked.seeds, asked.workers) < 1:
+            raise ConfigError(f"--seeds {asked.seeds} and --workers {asked.workers}: give at least 1 of both")
+        grid = push_runs.grid(asked.seeds)
+        cells = study_grid.chosen(grid, asked.only)
+        failed = False
+        if not asked.report:
+            points = table.read()
+            done = push_runs.finished(points)
+            left = [cell for cell in cells if cell not in done]
+            print(f"{len(cells) - len(left)} of {len(cells)} runs are done", flush=True)
+            if others := push_runs.other_settings(points):
+                print(f"{others} evaluations in {table.path} are of other settings and do not count")
+            failed = _start(left, asked.workers, table.path, time.time() + 60 * asked.minutes)
+        print(push_report.write(push_runs.finished(table.read()), grid, asked.out))
     except ConfigError as error:
         print(f"push_study.py: {error}", file=sys.stderr)
         return 2
     for sentence in table.told:
         print(sentence)
-    failed: list[int] = []
-    if not asked.report:
-        left = [cell for cell in cells if cell not in done]
-        print(f"{len(cells) - len(left)} of {len(cells)} runs are done", flush=True)
-        until, context = time.time() + 60 * asked.minutes, multiprocessing.get_context("spawn")
+    return int(failed)
+
+
+def _start(left: list, workers: int, path: Path, until: float) -> bool:
+    """Makes the open runs; whether a process failed. SIGTERM takes the processes along."""
+    context, before = multiprocessing.get_context("spawn"), signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
         with context.Manager() as manager:
-            lock = manager.Lock()
-            open_cells = manager.list(left)
-            workers = [
-                context.Process(daemon=True, target=_work, args=(i, open_cells, lock, table.path, until))
-                for i in range(asked.workers)
+            lock, open_cells = manager.Lock(), manager.list(left)
+            own = [
+                context.Process(daemon=True, target=_work, args=(core, open_cells, lock, path, until))
+                for core in range(workers)
             ]
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.join()
-            failed = [worker.exitcode for worker in workers if worker.exitcode]
-            for code in failed:
-                print(f"a process ended with {code}; its run is open, the others are not touched", flush=True)
-    print(push_report.write(push_runs.finished(table.read()), push_runs.grid(asked.seeds), asked.out))
-    return int(bool(failed))
+            for process in own:
+                process.start()
+            for process in own:
+                process.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    codes = [process.exitcode for process in own if process.exitcode]
+    for code in codes:
+        print(f"a process ended with {code}; its run is open, the others are not touched", flush=True)
+    return bool(codes)
 
 
 def _work(core: int, cells, lock, path: Path, until: float) -> None:

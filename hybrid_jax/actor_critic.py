@@ -170,8 +170,11 @@ def algorithm(config: Config, base: Parts, critic_loss: Callable = mean_squared_
 def mix_of(config: Config, parts: int = 1) -> Callable[..., Array]:
     """(key, beta [K] = None) -> source [batch_real + batch_sim] int32, by the config's counts or at the rates beta.
 
-    With batch_real 0 the rates are those of the simulators among each other. parts: of `mixing.sources`.
+    With batch_real 0 the rates are those of the simulators among each other. parts: of `mixing.sources`. Raises
+    ValueError for parts that the batch or the way of mixing does not have.
     """
+    if config.mixing == "counts" and parts > 1:
+        raise ValueError(f"mix_parts is {parts} and mixing is 'counts', which has no parts; give 1, or another mixing.")
     if config.mixing == "counts":
         return fixed_mix((config.batch_real, config.batch_sim))
     draw = sources(config.mixing, config.batch_real + config.batch_sim, parts)

@@ -76,7 +76,7 @@ def sources(way: Way, draws: int, parts: int = 1) -> Callable[[Array, Array], Ar
     if draws < 1:
         raise ValueError(f"a mix of {draws} rows cannot be learned from; the batch must be at least 1.")
     if parts < 1 or draws % parts:
-        raise ValueError(f"{draws} rows cannot be drawn in {parts} equal parts.")
+        raise ValueError(f"mix_parts is {parts}, which does not divide a batch of {draws} rows; give one that does.")
 
     def mix(key: Array, p: Array | None = None) -> Array:
         if p is None:
@@ -99,12 +99,12 @@ def _quotas(key: Array, p: Array, draws: int) -> Array:
     exact = draws * _upto(p)
     whole = jnp.floor(exact)
     ends = whole + (jax.random.uniform(key) < exact - whole)
-    return _place(ends.astype(jnp.int32), jnp.arange(draws))
+    return _place(ends.astype(jnp.int32), jnp.arange(draws) + 1)
 
 
 def _rows(key: Array, p: Array, draws: int) -> Array:
     """By the inverse of the distribution function; a Gumbel number for each store and draw would cost K times more."""
-    return _place(_upto(p), jax.random.uniform(key, (draws,)))
+    return _place(_upto(p), 1.0 - jax.random.uniform(key, (draws,)))
 
 
 def _store(key: Array, p: Array, draws: int) -> Array:
@@ -119,8 +119,8 @@ def _upto(p: Array) -> Array:
 
 
 def _place(ends: Array, points: Array) -> Array:
-    """The first j with points < ends_j; the last where there is none, for there is a store, if no right answer."""
-    return jnp.minimum(jnp.searchsorted(ends, points, side="right"), ends.shape[0] - 1)
+    """The first j with points <= ends_j, for points above 0; the last where there is none: it is at least a store."""
+    return jnp.minimum(jnp.searchsorted(ends, points, side="left"), ends.shape[0] - 1)
 
 
 def counts(source: Array, stores: int) -> Array:

@@ -1,4 +1,4 @@
-"""Observations in units of their own spread, from statistics that run along with the rows in use.
+"""Observations in units of their own spread, from statistics that run along.
 
     x = clip((clip(s, -200, 200) - mean) / max(std, 0.01), -5, 5)
 
@@ -41,11 +41,13 @@ def init(size: int) -> Statistics:
 def observe(seen: Statistics, obs: Array, valid: Array | None = None) -> Statistics:
     """With the rows [B, O] of a batch, all rows ever seen weighing the same (Chan, Golub and LeVeque 1979).
 
-    valid: [B] bool, the rows that count; None: all. Of none, the statistics stay as they are.
+    valid: [B] bool, the rows that count; None: all. Of none, the statistics stay as they are, whatever the rows hold.
     """
     chex.assert_rank(obs, 2)
     chex.assert_type(obs, float)
     obs = jnp.clip(obs, -OBS_BOUND, OBS_BOUND)
+    if valid is not None:
+        obs = jnp.where(valid[:, None], obs, seen.mean[None])
     new = obs.shape[0] if valid is None else jnp.sum(valid)
     count = seen.count + new
     share = new / jnp.maximum(count, 1)

@@ -30,7 +30,8 @@ def check_algorithm(algorithm: Algorithm, spec: Spec) -> None:
     """Raises AssertionError unless the algorithm keeps the contract of `types.Algorithm`.
 
     `update` keeps tree, shapes and dtypes, traces once, may donate its state, gives finite numbers on rows
-    of any origin and the same ones for the same key; `act` and `explore` give actions [N, A] in [-1, 1].
+    of any origin and the same ones for the same key; `observe`, where there is one, sees the rows that count and no
+    other; `act` and `explore` give actions [N, A] in [-1, 1].
     Where a row is an episode, the rows are of `spec.episode_length` steps.
     """
     chex.clear_trace_counter()  # it counts by source lines, which two algorithms may share
@@ -57,7 +58,22 @@ def check_algorithm(algorithm: Algorithm, spec: Spec) -> None:
         chex.assert_tree_all_finite((_numbers(once), metrics))
         chex.assert_rank(list(metrics.values()), 0)
         state = once
+    if algorithm.observe is not None:
+        _check_observing(algorithm, state, rows, update_key)
     _check_acting(algorithm, state, spec, act_key)
+
+
+def _check_observing(algorithm: Algorithm, state: PyTree, rows: Transition, key: Array) -> None:
+    """New rows change numbers and no shapes; those behind the count are not there, whatever they hold."""
+    observe, count = jax.jit(algorithm.observe), jax.tree.leaves(rows)[0].shape[0]
+    spoilt = jax.tree.map(lambda leaf: leaf.at[1:].set(jnp.nan), rows)
+    seen, again, none, one = (
+        observe(state, *new, key) for new in ((rows, count), (rows, count), (spoilt, 0), (spoilt, 1))
+    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(seen, state)
+    chex.assert_trees_all_equal(_numbers(seen), _numbers(again))
+    chex.assert_trees_all_equal(_numbers(none), _numbers(state))
+    chex.assert_tree_all_finite((_numbers(seen), _numbers(one)))
 
 
 def _stored_rows(key: Array, rows: int, spec: Spec, algorithm: Algorithm) -> Transition:

@@ -76,7 +76,7 @@ def make(
             state = store.add(state, REAL, rows)
         learner = algorithm.init(algorithm_key)
         if rows is not None:
-            learner = observed(learner, [(rows, jax.tree.leaves(rows)[0].shape[0])], algorithm_key)
+            learner = observed(learner, [(rows, jax.tree.leaves(rows)[0].shape[0])], jax.random.fold_in(key, 3))
         return TrainState(
             learner,
             collector.init(sim_key),
@@ -98,9 +98,12 @@ def make(
         return state._replace(sim=worlds, buffers=stores, key=next_key, collection=seen), metrics
 
     def observed(learner: PyTree, fresh: list[tuple[Transition, Array | int]], key: Array) -> PyTree:
-        """The learner that was told of rows which the stores have just got."""
-        for turn, (rows, count) in enumerate(fresh if algorithm.observe is not None else []):
-            learner = algorithm.observe(learner, rows, count, jax.random.fold_in(key, 2 * len(capacities) + turn))
+        """The learner that was told of rows which the stores have just got; rollouts and feeds let finite ones pass."""
+        if algorithm.observe is None:
+            return learner
+        taken = 2 * len(capacities)  # the numbers below are the collector's
+        for turn, (rows, count) in enumerate(fresh, taken):
+            learner = algorithm.observe(learner, rows, count, jax.random.fold_in(key, turn))
         return learner
 
     def updates(state: TrainState, guarded: bool):

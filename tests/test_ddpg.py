@@ -219,7 +219,7 @@ def test_with_a_goal_it_keeps_the_contract(config):
 
 
 def test_the_authors_statistics_are_those_of_new_episodes():
-    """Three of four count, with five steps each on average and goals from hindsight; a batch adds nothing."""
+    """Three of four count, five steps of each, with goals from hindsight; a batch adds nothing."""
     config = replace(ddpg.authors(), batch_real=4, batch_sim=4, hidden=(8,))
     algorithm = ddpg.make(config, SPEC, goal=GOAL)
     start = apart(algorithm)
@@ -303,7 +303,8 @@ def test_it_reaches_any_goal_of_a_plane_and_by_hindsight_alone():
     ("change", "message"),
     [
         ({"discount": 1.0}, "discount is 1, and the value of a goal is held"),
-        ({"mix_parts": 5}, "mix_parts is 5; give one that divides batch_real"),
+        ({"mix_parts": 5}, "mix_parts is 5, which does not divide a batch of 24 rows"),
+        ({"mix_parts": 2, "mixing": "counts"}, "mix_parts is 2 and mixing is 'counts', which has no parts"),
         ({"statistics": "new"}, "statistics is 'new'; use one of drawn, collected"),
         ({"random_actions": 1.1}, r"random_actions is 1.1; give a share in \[0, 1\]"),
         ({"temperature_lr": 1e-3}, "temperature_lr is 0.001; DDPG has no entropy, .* give 0.0"),

@@ -85,6 +85,15 @@ def test_the_ends_of_a_draw_of_quotas(monkeypatch):
                 assert np.all(np.asarray(p)[source] > 0)
 
 
+def test_the_ends_of_a_draw_of_rows(monkeypatch):
+    """A share of 1e-12, which says that a store is not empty, is none; the last store is reached, and no empty one."""
+    monkeypatch.setattr(mixing.jax.random, "uniform", lambda key, shape: jnp.full(shape, key))
+    least, most = 0.0, float(np.nextafter(np.float32(1), np.float32(0)))
+    for p, first, last in (((1e-12, 0.3, 0.7, 0.0), 1, 2), ((0.0, 1.0, 0.0), 1, 1), ((0.5, 1e-12, 0.5), 0, 2)):
+        found = [int(mixing.sources("rows", 1)(jnp.float32(u), array(*p))[0]) for u in (most, least)]
+        assert found == [first, last]
+
+
 @pytest.mark.parametrize("draws", [256, 4096, 65536])
 def test_whole_quotas_hold_at_the_ends_too(monkeypatch, draws):
     monkeypatch.setattr(mixing.jax.random, "uniform", lambda key: key)
@@ -125,7 +134,7 @@ def test_parts_of_a_batch_choose_their_stores_apart():
 
 
 def test_unknown_ways_and_empty_batches_are_refused():
-    with pytest.raises(ValueError, match="10 rows cannot be drawn in 4 equal parts"):
+    with pytest.raises(ValueError, match="mix_parts is 4, which does not divide a batch of 10 rows"):
         mixing.sources("store", 10, 4)
     with pytest.raises(ValueError, match="'half' of mixing is none of quotas, rows, store"):
         mixing.sources("half", 4)

@@ -48,9 +48,9 @@ def test_rows_that_do_not_count_leave_no_trace(seen):
     alone = normaliser.observe(seen, obs[:25])
     for name in ("count", "mean", "variance"):
         np.testing.assert_allclose(getattr(some, name), getattr(alone, name), rtol=1e-4, atol=1e-6)
-    jax.tree.map(np.testing.assert_array_equal, normaliser.observe(seen, obs, jnp.zeros(40, bool)), seen)
-    jax.tree.map(np.testing.assert_array_equal, normaliser.observe(normaliser.init(5), obs, jnp.zeros(40, bool)),
-                 normaliser.init(5))  # fmt: skip
+    jax.tree.map(np.testing.assert_array_equal, normaliser.observe(seen, spoilt, jnp.zeros(40, bool)), seen)
+    start = normaliser.init(5)
+    jax.tree.map(np.testing.assert_array_equal, normaliser.observe(start, spoilt, jnp.zeros(40, bool)), start)
 
 
 def test_the_first_batch_forgets_the_start():

@@ -10,6 +10,7 @@ import pytest
 
 from envs import push
 from experiments import push_ddpg, push_report, push_runs, push_signs, push_study, study_grid
+from experiments.experiment import ROOT
 from experiments.push_runs import Cell, Point
 from hybrid_jax import mixing
 from hybrid_jax.config import ConfigError
@@ -44,9 +45,10 @@ def test_real_episodes_to_a_success_are_those_at_the_first_of_two_evaluations_th
 
 
 def test_medians_with_runs_that_never_got_there():
-    assert push_report._median([100.0, 300.0, math.inf]).startswith("300<br>100 to never (2 of 3)")
-    assert push_report._median([100.0, math.inf, math.inf]) == "never (1 of 3)"
-    assert push_report._median([7.0, 7.0, 7.0]) == "7<br>7 to 7 (3 of 3)"
+    assert push_report._median([100.0, 300.0, math.inf], 900).startswith("300<br>100 to not in 900 (2 of 3)")
+    assert push_report._median([100.0, math.inf, math.inf], 1900) == "not in 1,900 (1 of 3)"
+    assert push_report._median([7.0, 7.0, 7.0], 900) == "7<br>7 to 7 (3 of 3)"
+    assert push_report._median([0.0, 0.0, 0.0, math.inf, math.inf], 0) == "0<br>0 to not in 0 (3 of 5)"
 
 
 def test_the_table_gives_back_finished_runs_and_no_cut_one(tmp_path):
@@ -74,32 +76,68 @@ def kind(strategy, q, beta, ends):
     return {cell: whole([end] * 5, cell) for seed, end in enumerate(ends) for cell in [Cell(q, beta, strategy, seed)]}
 
 
-def test_signs_compare_the_same_seeds_and_say_what_holds():
-    runs = (
-        kind("mixed", 0.1, 0.5, [0.8, 0.9, 0.7]) | kind("mixed", 0.1, 0.1, [0.4, 0.4]) | kind("mixed", 0, 0, [0.9] * 3)
-    )
-    told = push_signs.lines(runs)
-    start = "| beta above q = 0.1 saves real episodes | mixed, q 0.1, beta 0.5 | mixed, q 0.1, beta 0.1 | 100% |"
-    assert f"{start} +0.45<br>+0.40 to +0.50 | 2 | holds |" in told  # the third seed has no partner
-    below = next(line for line in told if "and below the mix" in line)
-    assert "-0.10<br>-0.20 to +0.00 | 3 | is open |" in below
-    turned = push_signs.lines(kind("mixed", 0.1, 0.5, [0.1]) | kind("mixed", 0.1, 0.1, [0.9]))
-    assert any("| 0% | -0.80<br>-0.80 to -0.80 | 1 | is the other way round |" in line for line in turned)
-    neither = push_signs.lines(kind("mixed", 0.1, 0.5, [0.2]) | kind("mixed", 0.1, 0.1, [0.1]))
-    assert any("| 50% | +0.10<br>+0.10 to +0.10 | 1 | is open |" in line for line in neither)
-    assert push_signs.lines(kind("mixed", 0.1, 0.5, [0.2])) == []
+MIX, Q = ("mixed", 0.1, 0.5), ("mixed", 0.1, 0.1)
 
 
-def test_schedules_reach_their_beta_late_or_hold_it_below_the_reuse():
-    def at(name, step, added, draws):
-        rates = mixing.Rates(jnp.float32([0.1, 0.9]), jnp.float32([0.9, 0.1]))
-        seen = mixing.Progress(jnp.int32(step), jnp.float32(added), jnp.uint32(draws), jnp.zeros(2), jnp.zeros(2))
-        return float(push_runs.SCHEDULES[name](rates)(seen).beta[0])
+def test_a_claim_of_the_end_goes_by_the_difference_of_the_same_seeds():
+    runs = kind(*MIX, [0.8, 0.9, 0.7, 0.8, 0.8, 0.1]) | kind(*Q, [0.4] * 5)  # the sixth seed has no partner
+    row = "| it ends better than beta = q = 0.1 | mixed, q 0.1, beta 0.5 | mixed, q 0.1, beta 0.1 |  | +0.40<br>"
+    assert any(line.startswith(row) and line.endswith("| 5 | holds |") for line in push_signs.lines(runs))
+    turned = kind(*MIX, [0.1] * 5) | kind(*Q, [0.2] * 5)
+    assert f"{row.replace('+0.40', '-0.10')}-0.10 to -0.10 | 5 | is the other way round |" in push_signs.lines(turned)
+    mixed = kind(*MIX, [0.4, 0.9, 0.4, 0.9, 0.4]) | kind(*Q, [0.6] * 5)
+    assert any("ends better than beta = q = 0.1" in line and "is open" in line for line in push_signs.lines(mixed))
+    few = kind(*MIX, [0.9] * 4) | kind(*Q, [0.1] * 4)
+    assert any("ends better" in line and "4 | has too few seeds" in line for line in push_signs.lines(few))
+    assert push_signs.lines(kind(*MIX, [0.2])) == []
 
-    assert [at("rising", step, [0, 0], [0, 0]) for step in (0, 450, 900, 2000)] == pytest.approx([0.1, 0.5, 0.9, 0.9])
-    draws = 80 * 128  # of an iteration
-    assert at("capped", 5, [2000, 1e6], [40 * 2000 - draws // 2, 0]) == pytest.approx(0.5)
-    assert at("capped", 5, [1e6, 1e6], [0, 0]) == pytest.approx(0.9)
+
+def test_a_claim_of_episodes_goes_by_what_the_evaluations_can_tell():
+    def run(*pairs):
+        return [point(episodes, success) for episodes, success in pairs]
+
+    early, late = run((10, 0.6), (20, 0.6), (30, 0.6)), run((10, 0.1), (20, 0.1), (30, 0.6), (40, 0.6))
+    assert push_signs._fewer(early, late) and not push_signs._fewer(late, early)
+    coarse = run((400, 0.6), (800, 0.6))  # got there anywhere below 400
+    assert not push_signs._fewer(early, coarse) and not push_signs._fewer(coarse, early)
+    short, long = run((20, 0.1), (25, 0.1)), run((20, 0.1), (30, 0.1))  # ended before 30, and not
+    assert not push_signs._fewer(late, short) and push_signs._fewer(late, long)
+    assert not push_signs._fewer(short, late) and not push_signs._fewer(short, long)
+    after = run((10, 0.1), (20, 0.6), (30, 0.6))  # between 10 and 20, when `early` had been there
+    assert push_signs._fewer(early, after) and not push_signs._fewer(after, early)
+
+    row = "| beta = 0.5 instead of q = 0.1 saves real episodes | mixed, q 0.1, beta 0.5 | mixed, q 0.1, beta 0.1 |"
+    five = {Cell(0.1, 0.5, "mixed", seed): early for seed in range(5)}
+    of = lambda *runs: {Cell(0.1, 0.1, "mixed", seed): run for seed, run in enumerate(runs)}  # noqa: E731
+    assert f"{row} 4, 0, 1 |  | 5 | holds |" in push_signs.lines(five | of(late, late, late, late, early))
+    assert f"{row} 3, 0, 2 |  | 5 | is open |" in push_signs.lines(five | of(late, late, late, early, early))
+    swapped = {Cell(0.1, 0.5, "mixed", seed): late for seed in range(5)} | of(*[early] * 5)
+    assert f"{row} 0, 5, 0 |  | 5 | is the other way round |" in push_signs.lines(swapped)
+
+
+def test_schedules_reach_their_beta_late():
+    def at(name, q, beta, step, best):
+        rates = mixing.Rates(jnp.float32([q, 1 - q]), jnp.float32([beta, 1 - beta]))
+        seen = mixing.Progress(jnp.int32(step), jnp.zeros(2), jnp.zeros(2, jnp.uint32), jnp.zeros(2), jnp.float32(best))
+        found = push_runs.SCHEDULES[name](rates)(seen)
+        assert float(found.q[0]) == pytest.approx(q) and float(jnp.sum(found.beta)) == pytest.approx(1)
+        return float(found.beta[0])
+
+    rising = [at("rising", 0.1, 0.9, step, [0, 0]) for step in (0, 300, 600, 899)]
+    assert rising == pytest.approx([0.5, 0.7, 0.9, 0.9])
+    late = [at("late", 0.3, 0.9, 5, best) for best in ([1.0, 0.6], [0.0, 0.7])]  # it waits for the simulator
+    assert late == pytest.approx([0.3, 0.9])
+
+
+def test_runs_by_another_schedule_of_that_name_are_open_again(monkeypatch):
+    before = push_runs.settings("late"), push_runs.settings("mixed")
+    monkeypatch.setattr(push_runs, "RISE", (0.5, 300))
+    assert push_runs.settings("late") != before[0] and push_runs.settings("mixed") == before[1]
+
+
+def test_the_runs_in_the_repository_are_of_todays_settings():
+    points = push_runs.table(ROOT / "docs" / "results" / "push_mixing.csv").read()
+    assert len(points) > 0 and push_runs.other_settings(points) == 0
 
 
 def test_a_schedule_sees_control_steps():
@@ -113,8 +151,10 @@ def test_the_report_tells_figures_and_runs_that_are_missing(tmp_path):
     text = push_report.write(runs, push_runs.grid(2), tmp_path)
     assert text == f"written: {tmp_path / 'push_mixing.md'}"
     told = (tmp_path / "push_mixing.md").read_text()
-    first = 10 * (push_runs.ITERATIONS // push_runs.EVERY - 4)
-    row = f"| mixed | 0.1 | 0.5 | {first}<br>{first} to {first} (2 of 2) | never (0 of 2) | 0.60<br>0.60 to 0.60 |"
+    last = 10 * (push_runs.ITERATIONS // push_runs.EVERY)
+    first = last - 40
+    half, all_of_it = f"{first}<br>{first} to {first} (2 of 2)", f"not in {last} (0 of 2)"
+    row = f"| mixed | 0.1 | 0.5 | {half} | {all_of_it} | 0.60<br>0.60 to 0.60 |"
     assert f"{row} 1.00 | 2 |" in told and "2 of 58 runs are done" in told and "here (2 runs)" in told
     assert (tmp_path / "push_mixing.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -130,8 +170,12 @@ def test_filters_name_cells_and_mistakes_are_told(tmp_path, capsys):
     ):
         with pytest.raises(ConfigError, match=sentence.replace("(", r"\(")):
             study_grid.chosen(push_runs.grid(2), words)
-    assert push_study.main(["--only", "gap=1", "--out", str(tmp_path)]) == 2
-    assert "push_study.py: --only" in capsys.readouterr().err
+    for arguments, sentence in (
+        (["--only", "gap=1"], "push_study.py: --only"),
+        (["--seeds", "0"], "push_study.py: --seeds 0 and --workers 1: give at least 1 of both"),
+    ):
+        assert push_study.main([*arguments, "--out", str(tmp_path)]) == 2
+        assert sentence in capsys.readouterr().err
 
 
 def test_a_run_visits_reality_by_its_strategy_in_one_program(monkeypatch):

@@ -330,7 +330,7 @@ def test_mistakes_end_with_one_sentence_before_anything_is_compiled(folder, caps
 
 def test_unknown_experiments_are_refused_with_the_known_ones(capsys):
     assert run.main(["wheel_leged"]) == 2
-    assert "half_cheetah_gravity_h2o, push_ddpg, wheel_legged_h2o" in capsys.readouterr().err
+    assert "half_cheetah_gravity_h2o, push_ddpg, push_ddpg_authors, wheel_legged_h2o" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", experiments.names())

@@ -40,7 +40,7 @@ class Config(actor_critic.Config):
     batch_real: int = 128  # rows per update from the real store; at rates beta the sum of both counts
     batch_sim: int = 128  # rows per update from the simulator
     mixing: actor_critic.Mix = "quotas"  # how the rates beta fill a batch; "counts" where a run has none
-    mix_parts: int = 1  # equal parts of a batch that are mixed by themselves: with "store", stores in it
+    mix_parts: int = 1  # equal parts of a batch, each mixed by itself; with "store" each draws from one of its own
     mix_every: int = 1  # updates that share one draw of the mix
     statistics: Statistics = "drawn"  # rows that feed the normaliser: a batch's, or the new ones
     hidden: tuple[int, ...] = (256, 256, 256)  # widths of actor and critic
@@ -142,8 +142,6 @@ def check(config: Config, goal: Goal | None) -> None:
     ranges.at_least(config, 0, "action_l2", "hindsight", "exploration_noise")
     ranges.share(config, "random_actions")
     ranges.one_of(config, "statistics", get_args(Statistics))
-    if (config.batch_real + config.batch_sim) % config.mix_parts:
-        raise ValueError(f"mix_parts is {config.mix_parts}; give one that divides batch_real + batch_sim.")
     why = "DDPG has no entropy, normalises by itself and moves its policy with every update"
     ranges.only(config, why, temperature_lr=0.0, entropy_in_backup=False, normalise_states=False, actor_period=1)
     if goal is not None and config.discount == 1:
