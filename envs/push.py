@@ -47,7 +47,7 @@ SIMULATED = Domain()
 REAL = Domain(friction_x=0.4, friction_y=0.12, puck_mass=0.4)
 """A heavier puck on a table with a grain along y, where it slides on for 15 cm. A pusher that lets go at the goal
 succeeds in 100 of 100 episodes (seeds 0 to 99 of `RealPush`) on the simulator's table and in 47 here; one that slows
-down, in 100 and 97 (`envs/push_scripted.py`)."""
+down, in 100 and 98 (`envs/push_scripted.py`)."""
 
 
 def mj_model() -> mujoco.MjModel:

@@ -175,6 +175,11 @@ def settings(strategy: str = "mixed") -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
+def _today() -> dict[str, str]:
+    """`settings` of every strategy and schedule, for tables of thousands of points."""
+    return {name: settings(name) for name in (*STRATEGIES, *SCHEDULES)}
+
+
 def table(path: Path) -> Table[Point]:
     """The file of the runs' curves."""
     return Table(path, Point, digits=4)
@@ -182,14 +187,14 @@ def table(path: Path) -> Table[Point]:
 
 def other_settings(points: list[Point]) -> int:
     """How many points of a table are of other settings than today's."""
-    return sum(point.settings != settings(point.strategy) for point in points)
+    today = _today()
+    return sum(point.settings != today.get(point.strategy) for point in points)
 
 
 def finished(points: list[Point]) -> dict[Cell, list[Point]]:
     """The whole runs among a table's points with today's settings, of two the later one."""
     found: dict[Cell, list[Point]] = {}
-    under_way = list[Point]()
-    today = {name: settings(name) for name in (*STRATEGIES, *SCHEDULES)}
+    under_way, today = list[Point](), _today()
     for point in points:
         if point.settings != today.get(point.strategy):
             under_way = []
