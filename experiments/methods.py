@@ -1,7 +1,8 @@
 """The learners by name, each on the settings of an experiment: the same data, networks, rates and budget.
 
 A method takes from an experiment what belongs to the task (networks, learning rates, discount, reward scale, ...) and
-the size of its batch, and brings the rest itself.
+the size of its batch, and brings the rest itself. RLPD also brings its update-to-data ratio: twenty updates for each
+simulated step, so it simulates less; `rlpd_utd1` simulates as much as the others.
 """
 
 import inspect
@@ -11,7 +12,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from experiments.experiment import Experiment
-from hybrid_jax import actor_critic, dynamics_gap
+from hybrid_jax import actor_critic, dynamics_gap, trainer
 from hybrid_jax.algorithms import cql, darc, darc_plus, ddpg, h2o, rebrac, rlpd, sac
 from hybrid_jax.config import ConfigError
 from hybrid_jax.scaling import Moments
@@ -51,7 +52,7 @@ METHODS: dict[str, tuple[Callable[[], Any], Callable]] = {
     "cql_recipe": (cql.tuned, _real),  # the same on the experiment's networks
     "rebrac": (rebrac.Config, _real),
     "rlpd": (rlpd.Config, _both),
-    "rlpd_utd1": (lambda: rlpd.Config(actor_period=1), _both),  # the policy moves with every update, as the others' do
+    "rlpd_utd1": (lambda: rlpd.Config(actor_period=1), _both),  # simulates and moves its policy as often as the others
     "darc": (darc.Config, _simulated),
     "darc_online": (darc.online, _simulated),
     "darc_plus": (darc_plus.Config, _both),
@@ -83,7 +84,15 @@ def chosen(experiment: Experiment, name: str) -> Experiment:
     shared = {field: getattr(ours, field) for field in taken & theirs}
     algorithm = rows_of(replace(config, **shared), ours.batch_real + ours.batch_sim)
     others = tuple(rival for rival in experiment.rivals if rival != name)
-    return replace(experiment, algorithm=algorithm, method=name, rivals=others)
+    rates = _at_ratio(experiment.rates, algorithm.actor_period) if name == "rlpd" else experiment.rates
+    return replace(experiment, algorithm=algorithm, method=name, rivals=others, rates=rates)
+
+
+def _at_ratio(rates: trainer.Rates, ratio: int) -> trainer.Rates:
+    """So few simulated steps that `ratio` updates follow each, on the most simulations that divide them."""
+    steps = max(1, rates.updates // ratio)
+    sims = next(sims for sims in range(min(rates.sims, steps), 0, -1) if steps % sims == 0)
+    return replace(rates, sims=sims, unroll=steps // sims)
 
 
 def rivals(experiment: Experiment) -> dict[str, Experiment]:

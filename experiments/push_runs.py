@@ -169,7 +169,7 @@ def settings(strategy: str = "mixed") -> str:
     scene = hashlib.sha256((ROOT / "envs" / "assets" / "push.xml").read_bytes()).hexdigest()
     told = (
         f"{settings_of(push_ddpg.config())} {ITERATIONS} {EVERY} {EPISODES} {push.SIMULATED} {push.REAL}"
-        f" {push.FRAME_SKIP} {scene}"
+        f" {push.FRAME_SKIP} {push.REACH} {push.APART} {push.FIELD} {push.THRESHOLD} {scene}"
     )
     told += f" {RISE} {LEARNED}" if strategy in SCHEDULES else ""
     return hashlib.sha256(told.encode()).hexdigest()[:12]

@@ -4,15 +4,15 @@ The folders stay where the runs were made; a report that is written elsewhere ke
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments import study_pictures
-from experiments.study_grid import folder_name, slug
+from experiments.study_grid import slug
 from experiments.study_markdown import percent
+from experiments.study_metrics import own_folder
 from experiments.study_scores import Place, Scores, named
 from experiments.study_table import Row
 
@@ -49,12 +49,10 @@ def _name(study: str, task: str) -> str:
 
 def _seen(row: Row, columns: tuple, runs: Path) -> Seen | None:
     """The worst test episode of a run; None where its folder is not here, or is another run's."""
-    folder = runs / folder_name(row.cell)
-    if not (folder / "worst_episode.npz").exists():
+    folder = own_folder(row, runs)
+    if folder is None or not (folder / "worst_episode.npz").exists():
         return None
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    if not math.isclose(float(np.mean(result["real_returns"])), row.real_return, rel_tol=1e-4, abs_tol=1e-4):
-        return None
     dt = json.loads((folder / "policy" / "contract.json").read_text())["dt"]
     with np.load(folder / "worst_episode.npz", allow_pickle=False) as file:
         obs = file["obs"]

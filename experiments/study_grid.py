@@ -16,11 +16,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from experiments import methods
 from experiments.experiment import Experiment, from_path, log_digest
-from hybrid_jax.config import ConfigError, diff
+from hybrid_jax.config import ConfigError, to_json
 from hybrid_jax.datasets.normalised import Reference
 
 ANY = "any"  # the gap, data set or share of a cell that does not depend on it
 AnyCell = TypeVar("AnyCell", bound=NamedTuple)
+# (module.Class.field, value): fields younger than runs that count, with the value that leaves those as they were.
+ADDED: tuple[tuple[str, Any], ...] = ()
 
 
 class Cell(NamedTuple):
@@ -42,6 +44,8 @@ class Task:
     gaps: Mapping[str, dict[str, Any]]  # label -> the fields of the experiment that make the gap
     data: Mapping[str, dict[str, Any]]  # label -> the fields that choose the log
     reference: Reference | None = None  # the returns that count as 0 and as 100
+    # source -> (gap, data) -> method -> what it tells, for a table beside ours
+    published: Mapping[str, Mapping[tuple[str, str], Mapping[str, str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -160,11 +164,12 @@ def check_logs(study: Study, cells: Iterable[Cell]) -> None:
 def settings_of(experiment: Experiment) -> str:
     """Twelve digits that tell two runs' settings and logs apart, whatever their seeds and folders.
 
-    Of what differs from the defaults alone: a field that is added later leaves finished cells finished.
+    Of every field, so that a default that changes opens the finished cells again; a field that is added does not, once
+    ADDED has it with the value that the runs before it had.
     """
     dataset = None if experiment.dataset is None else Path(_digest(experiment.dataset))
-    own = _own(replace(experiment, seed=0, runs=Path(), dataset=dataset))
-    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
+    told = _told(replace(experiment, seed=0, runs=Path(), dataset=dataset))
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @cache
@@ -173,12 +178,12 @@ def _digest(log: Path) -> str:
     return log_digest(log) if log.exists() else hashlib.sha256(log.name.encode()).hexdigest()
 
 
-def _own(config: Any) -> dict[str, Any]:
-    """A config's class, and what in it differs from that class' defaults."""
-    nested = {f.name: getattr(config, f.name) for f in fields(config) if is_dataclass(getattr(config, f.name))}
-    plain = {name: value for name, value in diff(config, type(config)()).items() if name.split(".")[0] not in nested}
+def _told(config: Any) -> dict[str, Any]:
+    """A config's class and its fields, but for those that are as if they were not there."""
     named = f"{type(config).__module__}.{type(config).__qualname__}"
-    return plain | {"class": named} | {name: _own(value) for name, value in nested.items()}
+    plain = {name: value for name, value in to_json(config).items() if (f"{named}.{name}", value) not in ADDED}
+    nested = {f.name: getattr(config, f.name) for f in fields(config) if is_dataclass(getattr(config, f.name))}
+    return plain | {"class": named} | {name: _told(value) for name, value in nested.items()}
 
 
 def chosen(cells: list[AnyCell], only: str) -> list[AnyCell]:

@@ -4,10 +4,13 @@ import math
 from collections.abc import Callable
 
 from experiments.study_scores import Place, Scores, Summary, named
+from hybrid_jax.statistics import interquartile_mean
+
+CUT = 4  # seeds from which on an inter-quartile mean leaves any out
 
 
 def returns(scores: Scores, places: list[Place]) -> list[str]:
-    """Mean over seeds [normalised], and below it the interval; the best mean of a row is bold."""
+    """Mean over seeds [normalised], below it interval and inter-quartile mean; the best mean of a row is bold."""
     study = scores.study
 
     def cells(place: Place) -> list[str]:
@@ -16,7 +19,7 @@ def returns(scores: Scores, places: list[Place]) -> list[str]:
         best = _best(found)
         return [_return(one, other, best, study.seeds) for one, other in zip(found, scaled, strict=True)]
 
-    return _table(scores, places, cells)
+    return table(scores, places, cells)
 
 
 def falls(scores: Scores, places: list[Place]) -> list[str]:
@@ -26,7 +29,18 @@ def falls(scores: Scores, places: list[Place]) -> list[str]:
         runs = scores.runs(place, method)
         return f"{sum(run.falls for run in runs)} of {sum(run.episodes for run in runs)}" if runs else "-"
 
-    return _table(scores, places, lambda place: [cell(place, method) for method in scores.study.methods])
+    return table(scores, places, lambda place: [cell(place, method) for method in scores.study.methods])
+
+
+def published(scores: Scores, places: list[Place], source: str) -> list[str]:
+    """What a source tells of the methods that it knows."""
+    told = scores.study.tasks[places[0].task].published[source]
+    methods = tuple(method for method in scores.study.methods if any(method in cells for cells in told.values()))
+
+    def cells(place: Place) -> list[str]:
+        return [told.get((place.gap, place.data), {}).get(method, "-") for method in methods]
+
+    return table(scores, places, cells, methods)
 
 
 def together(scores: Scores) -> list[str]:
@@ -46,14 +60,12 @@ def together(scores: Scores) -> list[str]:
     return [_line(heads), _rule(3, len(study.methods)), *lines] if lines else []
 
 
-def percent(share: str) -> str:
-    return f"{100 * float(share):.3g} %"
-
-
-def _table(scores: Scores, places: list[Place], cells: Callable[[Place], list[str]]) -> list[str]:
-    """Of gap, data and share those columns in which the places differ."""
+def table(
+    scores: Scores, places: list[Place], cells: Callable[[Place], list[str]], methods: tuple[str, ...] | None = None
+) -> list[str]:
+    """A line a place, with those of gap, data and share in which the places differ; methods: None for the study's."""
+    methods = scores.study.methods if methods is None else methods
     axes = [axis for axis in ("gap", "data", "share") if len({getattr(place, axis) for place in places}) > 1] or ["gap"]
-    methods = scores.study.methods
     lines = [_line([scores.study.words.get(axis, axis) for axis in axes] + [named(method) for method in methods])]
     lines.append(_rule(len(axes), len(methods)))
     for place in places:
@@ -62,13 +74,18 @@ def _table(scores: Scores, places: list[Place], cells: Callable[[Place], list[st
     return lines
 
 
+def percent(share: str) -> str:
+    return f"{100 * float(share):.3g} %"
+
+
 def _return(summary: Summary | None, scaled: Summary | None, best: float | None, seeds: int) -> str:
     if summary is None:
         return "-"
     brackets = "" if scaled is None or math.isnan(scaled.middle) else f" [{scaled.middle:.1f}]"
     fewer = "" if len(summary.values) == seeds else f", n {len(summary.values)}"
     middle = _bold(f"{summary.middle:,.0f}", summary.middle == best)
-    return f"{middle}{brackets}<br>{summary.low:,.0f} to {summary.high:,.0f}{fewer}"
+    half = f"<br>IQM {interquartile_mean(summary.values):,.0f}" if len(summary.values) >= CUT else ""
+    return f"{middle}{brackets}<br>{summary.low:,.0f} to {summary.high:,.0f}{fewer}{half}"
 
 
 def _middle_half(summary: Summary | None, best: float | None) -> str:

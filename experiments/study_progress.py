@@ -48,12 +48,12 @@ def _left(cells: list[Cell], rows: list[Row], workers: int) -> str:
 
 
 def _expected(cells: list[Cell], rows: list[Row]) -> list[float]:
-    """[s] for each cell: the mean of the done runs that are most like it."""
+    """[s] for each cell: the median of the done runs that are most like it; one may hold a machine's pause."""
     seen: defaultdict[tuple, list[float]] = defaultdict(list)
     for row in rows:
         for level, kind in enumerate(_BY):
             seen[level, *kind(row.cell)].append(row.wall_seconds)
     return [
-        float(np.mean(next(seen[key] for level, kind in enumerate(_BY) if (key := (level, *kind(cell))) in seen)))
+        float(np.median(next(seen[key] for level, kind in enumerate(_BY) if (key := (level, *kind(cell))) in seen)))
         for cell in cells
     ]

@@ -5,13 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import marked, study_episodes, study_markdown, study_plots
+from experiments import marked, study_episodes, study_markdown, study_metrics, study_plots
 from experiments.study_grid import Study, grid, programs
 from experiments.study_scores import Scores, named
 from experiments.study_table import Row
 
 PROGRAM = "experiments/study.py"
 BEGIN, END = marked.begin(PROGRAM), marked.END
+DISCRIMINATORS = (
+    "What the discriminators said at the end, mean over seeds: rows [%] that they place right by state and action, and",
+    "by the next state too; below it the mean weight w, or DARC's correction, of simulated rows.",
+)
 
 
 def write(study: Study, rows: list[Row], out: Path, command: str, runs: Path | None = None) -> str:
@@ -28,12 +32,15 @@ def write(study: Study, rows: list[Row], out: Path, command: str, runs: Path | N
     pictures = study_plots.draw(scores, out)
     for task in study.tasks:
         pictures[task] += study_episodes.draw(scores, task, runs or out, out)
-    marked.write(path, kept, _report(scores, command, pictures), PROGRAM)
+    measured = study_metrics.gathered(scores, runs or out, out)
+    marked.write(path, kept, _report(scores, command, pictures, measured), PROGRAM)
     names = [picture.name for of_task in pictures.values() for picture in of_task]
     return f"written: {path} with {', '.join(names)}"
 
 
-def _report(scores: Scores, command: str, pictures: dict[str, list[Path]]) -> list[str]:
+def _report(
+    scores: Scores, command: str, pictures: dict[str, list[Path]], measured: list[study_metrics.Measured]
+) -> list[str]:
     lines = ["", *_heading(scores, command)]
     for task in scores.study.tasks:
         places = [place for place in scores.places if place.task == task]
@@ -41,9 +48,13 @@ def _report(scores: Scores, command: str, pictures: dict[str, list[Path]]) -> li
         lines += [*study_markdown.returns(scores, places), ""]
         if any(row.falls for row in scores.rows.values() if row.task == task):
             lines += ["Test episodes that ended in a fall:", "", *study_markdown.falls(scores, places), ""]
+        for source in scores.study.tasks[task].published:
+            lines += [f"Published: {source}", "", *study_markdown.published(scores, places, source), ""]
+        told = study_metrics.discriminators(scores, places, measured)
+        lines += [*DISCRIMINATORS, "", *told, ""] if told else []
         for path in pictures[task]:
             lines += [f"![{path.stem.replace('_', ' ')}]({path.name})", ""]
-    return [*lines, *_together(scores), *_cost(scores), *_origin(scores)]
+    return [*lines, *_together(scores), *_cost(scores), *_origin(scores, bool(measured))]
 
 
 def _heading(scores: Scores, command: str) -> list[str]:
@@ -55,9 +66,9 @@ def _heading(scores: Scores, command: str) -> list[str]:
         f"`{command}`: {len(scores.rows)} of {runs} runs are done.",
         "Returns are those of the policy after the last update, in the real environment:",
         f"mean over seeds ({study.seeds} unless n is told) of the mean over {episodes} test episodes that no training",
-        "has seen, and below it the 95 % bootstrap interval over seeds. Bold: the best mean of a row whose methods are",
-        "all done. Few seeds make such intervals too narrow: on normal data they hold the mean in 75 % of cases with 3",
-        "seeds, 84 % with 5.",
+        "has seen, below it the 95 % bootstrap interval over seeds and, from four seeds on, the inter-quartile mean",
+        "(IQM). Bold: the best mean of a row whose methods are all done. Few seeds make such intervals too narrow: on",
+        "normal data they hold the mean in 75 % of cases with 3 seeds, 84 % with 5.",
     ]
     if shared:
         lines += ["A run stands in every row that its method cannot tell apart, for it sees no simulator or no log:"]
@@ -86,15 +97,19 @@ def _together(scores: Scores) -> list[str]:
 
 
 def _cost(scores: Scores) -> list[str]:
-    lines = ["### What it took", "", "| method | runs | median [s] a run | all [h] |", "|---|--:|--:|--:|"]
+    lines = ["### What it took", "", "| method | runs | median [s] a run | runs x median [h] |", "|---|--:|--:|--:|"]
     for method in scores.study.methods:
         seconds = [row.wall_seconds for row in scores.rows.values() if row.method == method]
         if seconds:
-            lines.append(f"| {named(method)} | {len(seconds)} | {np.median(seconds):.0f} | {sum(seconds) / 3600:.2f} |")
-    return [*lines, "", "Wall clock with compilation and test, one process among the study's others.", ""]
+            middle, count = float(np.median(seconds)), len(seconds)
+            lines.append(f"| {named(method)} | {count} | {middle:.0f} | {count * middle / 3600:.2f} |")
+    said = (
+        "Wall clock with compilation and test, one process among the study's others. By the median, for a run may hold"
+    )
+    return [*lines, "", said, "a pause of its machine.", ""]
 
 
-def _origin(scores: Scores) -> list[str]:
+def _origin(scores: Scores, measured: bool) -> list[str]:
     study, rows, lines = scores.study, list(scores.rows.values()), []
     for what in ("device", "commit", "versions"):
         counted = Counter(getattr(row, what) for row in rows)
@@ -105,4 +120,7 @@ def _origin(scores: Scores) -> list[str]:
         lines.append(
             f"- not counted, for their settings or log were others: {len(scores.others)} of {'; '.join(changed)}"
         )
-    return [*lines, f"- every run: [{study.name}.csv]({study.name}.csv)", ""]
+    files = {"every run": f"{study.name}.csv"}
+    if measured:
+        files["what the learners measured in their last interval"] = f"{study.name}_metrics.csv"
+    return [*lines, *(f"- {what}: [{name}]({name})" for what, name in files.items()), ""]

@@ -100,16 +100,9 @@ class Worker:
 
     def _run(self, cells: list[Cell], stop: Stop) -> None:
         started = time.monotonic()
-        folders = [self.place / folder_name(cell) for cell in cells]
-        for folder, cell in zip(folders, cells, strict=True):
-            shutil.rmtree(folder, ignore_errors=True)  # what a cut run left; cells are short
-            folder.mkdir(parents=True)
-            write_atomically(
-                folder / "config.json", json.dumps(to_json(experiment_of(self.study, cell)), indent=2) + "\n"
-            )
-        experiment = experiment_of(self.study, cells[0])
-        experiment = replace(experiment, runs=self.place, seeds=len(cells), checkpoint_every=10**9)
-        with (folders[0] / "log.txt").open("w") as log, contextlib.redirect_stdout(log):
+        folders = self._folders(cells)
+        experiment = replace(experiment_of(self.study, cells[0]), runs=self.place, seeds=len(cells))
+        with (folders[0] / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
             ready = self._prepared(experiment)
             seeds = [cell.seed for cell in cells]
             trained = training.train(
@@ -125,6 +118,21 @@ class Worker:
             print(
                 f"{told(cell)}: {row.real_return:,.0f}, {row.falls} of {row.episodes} fall, {seconds:.0f} s", flush=True
             )
+
+    def _folders(self, cells: list[Cell]) -> list[Path]:
+        """New folders, or those of the same runs that were cut, which go on where a checkpoint stands."""
+        folders = [self.place / folder_name(cell) for cell in cells]
+        settings = settings_of(experiment_of(self.study, cells[0]))
+        mark, own = folders[0] / "cell.json", json.dumps({"settings": settings, "seeds": [cell.seed for cell in cells]})
+        if mark.exists() and mark.read_text() == own and (folders[0] / "checkpoints").is_dir():
+            return folders
+        for folder, cell in zip(folders, cells, strict=True):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            config = json.dumps(to_json(experiment_of(self.study, cell)), indent=2)
+            write_atomically(folder / "config.json", config + "\n")
+        write_atomically(mark, own)
+        return folders
 
     def _prepared(self, experiment: Experiment) -> Ready:
         """The worlds and the program; those of the cell before where only the seed differs and chooses no rows."""

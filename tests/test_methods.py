@@ -53,6 +53,14 @@ def test_a_recipe_keeps_its_own_numbers():
     assert methods.chosen(BASE, "darc_online").algorithm.discriminator_noise == darc.online().discriminator_noise
 
 
+@pytest.mark.parametrize(("updates", "sims", "unroll"), [(200, 10, 1), (2_000, 50, 2), (130, 6, 1), (10, 1, 1)])
+def test_rlpd_learns_twenty_times_a_simulated_step(updates, sims, unroll):
+    """On as many of at most 50 simulations as come out even; at ratio one it simulates as the others do."""
+    base = dataclasses.replace(BASE, rates=dataclasses.replace(BASE.rates, sims=50, unroll=40, updates=updates))
+    assert methods.chosen(base, "rlpd").rates == dataclasses.replace(base.rates, sims=sims, unroll=unroll)
+    assert {methods.chosen(base, name).rates for name in methods.METHODS if name != "rlpd"} == {base.rates}
+
+
 def test_a_run_and_its_rivals_have_names_of_their_own():
     """The mix is H2O's class, and is not called H2O."""
     assert list(methods.rivals(BASE)) == ["h2o", "sim_only", "mix"]

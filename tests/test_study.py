@@ -4,10 +4,11 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,17 @@ from experiments import (
     study,
     study_episodes,
     study_grid,
+    study_metrics,
     study_pictures,
     study_report,
     study_worker,
+    training,
     worlds,
 )
 from experiments.csv_table import Table
 from experiments.experiment import Experiment, Refused, factory
 from experiments.stopping import Stop
-from experiments.studies import half_cheetah, wheel_legged
+from experiments.studies import wheel_legged
 from experiments.study_claims import held, lock
 from experiments.study_grid import ANY, Cell, Study, Task
 from experiments.study_progress import lines
@@ -194,6 +197,36 @@ def test_seeds_of_one_program_at_once_each_get_their_row(mine, tmp_path, monkeyp
     assert rows[0].real_return != rows[1].real_return and rows[0].wall_seconds == rows[1].wall_seconds
 
 
+def test_a_cell_that_was_cut_goes_on_from_its_checkpoint(mine, tmp_path, monkeypatch, capsys):
+    """To the bit of one that was not; with other settings it starts anew."""
+    task = mine.tasks["mass"]
+    base = replace(task.base, updates=60, evaluate_every=20)
+    long = replace(mine, tasks={"mass": replace(task, base=base)}, curves=True, seeds=1)
+    only, done = "method=sim_only,gap=none", []
+    whole = work(long, only, tmp_path / "whole")[1]
+
+    def iterate(course, plain=training._Course.iterate):
+        if len(done) == 4:
+            done.append("cut")
+            raise training.Halted
+        done.append(course.done)
+        plain(course)
+
+    monkeypatch.setattr(training._Course, "iterate", iterate)
+    with pytest.raises(training.Interrupted):
+        work(long, only, tmp_path / "cut")
+    rows = work(long, only, tmp_path / "cut")[1]
+    assert done == [0, 1, 2, 3, "cut", 4, 5]
+    assert [row.real_return for row in rows] == [row.real_return for row in whole]
+    (tmp_path / "cut" / "mine.csv").unlink()
+    done[:] = range(4)
+    with pytest.raises(training.Interrupted):
+        work(long, only, tmp_path / "cut")
+    other = replace(base, algorithm=replace(base.algorithm, tau=0.5))
+    work(replace(long, tasks={"mass": replace(task, base=other)}), only, tmp_path / "cut")
+    assert done[5:] == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_cell_that_cannot_be_run_is_told_and_the_others_run_on(mine, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study_worker.preflight, "prepare", lambda *_: (_ for _ in ()).throw(Refused("no such thing")))
     worker, rows = work(mine, "", tmp_path)
@@ -272,7 +305,7 @@ def test_unknown_filters_are_refused_with_the_known_ones(folder, mine, only, sen
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["walk"], "no study 'walk'; the known ones: half_cheetah, wheel_legged, or a path to a .py file"),
+        (["walk"], "no study 'walk'; the known ones: half_cheetah, half_cheetah_paper, wheel_legged"),
         (["none.py"], "no experiment file none.py"),
         (["mine.py", "--workers", "0"], "--workers 0 must be at least 1"),
         (["mine.py", "--seeds", "0"], "--seeds 0 must be at least 1"),
@@ -307,8 +340,9 @@ def test_a_study_that_makes_no_sense_is_refused(mine, changes, sentence):
         replace(mine, **changes)
 
 
-@pytest.mark.parametrize("made", [wheel_legged.study(), half_cheetah.study()], ids=lambda made: made.name)
-def test_the_studies_of_the_house_name_worlds_that_exist(made):
+@pytest.mark.parametrize("name", study_grid.names())
+def test_the_studies_of_the_house_name_worlds_that_exist(name):
+    made = study_grid.load(name)
     programs = study_grid.programs(made, study_grid.grid(made))
     for program in programs:
         experiment = study_grid.experiment_of(made, program[0])
@@ -451,7 +485,7 @@ def test_other_settings_open_a_cell_again_and_are_told(mine):
     assert [one.gap for one in Scores(mine, rows).rows.values()] == ["none"]
 
 
-def test_settings_are_those_that_differ_from_the_defaults_and_the_logs_bytes(mine, tmp_path):
+def test_settings_are_those_of_every_field_and_of_the_logs_bytes(mine, tmp_path):
     made = study_grid.experiment_of(mine, study_grid.grid(mine)[0])
     here = study_grid.settings_of(made)
     assert here == study_grid.settings_of(replace(made, seed=7, runs=tmp_path))
@@ -461,6 +495,28 @@ def test_settings_are_those_that_differ_from_the_defaults_and_the_logs_bytes(min
         path.write_bytes(content)
     first, second, again = (study_grid.settings_of(replace(made, dataset=path)) for path in logs)
     assert first == again and len({here, first, second, *map(study_grid.settings_of, others)}) == 5
+
+
+def test_a_default_that_changes_opens_cells_and_a_field_that_is_added_need_not(monkeypatch):
+    @dataclass(frozen=True)
+    class Before:
+        tau: float = 0.1
+
+    @dataclass(frozen=True)
+    class Changed:
+        tau: float = 0.2
+
+    @dataclass(frozen=True)
+    class More:
+        tau: float = 0.1
+        period: int = 1
+
+    for made in (Before, Changed, More):
+        made.__qualname__, made.__module__ = "Config", "mine"
+    before, changed, more, other = (study_grid._told(made) for made in (Before(), Changed(), More(), More(period=2)))
+    assert before == {"class": "mine.Config", "tau": 0.1} and before != changed and before != more
+    monkeypatch.setattr(study_grid, "ADDED", (("mine.Config.period", 1),))
+    assert study_grid._told(More()) == before and study_grid._told(More(period=2)) == other
 
 
 @pytest.mark.parametrize("name", study_grid.names())
@@ -551,6 +607,57 @@ def test_episodes_are_drawn_where_every_run_left_its_own(mine, tmp_path, monkeyp
     whole = [[0.0, 1.0], [0.5, 2.0], [1.0, 3.0]]
     assert lines == [whole, whole, whole[-1:]]  # seed 0, and seed 1 with its cross
     assert speed.get_lines()[0].get_ydata().tolist() == [1.0, 2.0, 3.0]
+
+
+def measure(runs: Path, row: Row, **metrics: float) -> None:
+    """A run's folder with a metrics file of two lines, of which the last counts."""
+    left(runs, row, fell=False)
+    names = {"step": 1, "q": 3.0} | metrics
+    lines = [",".join(map(str, line)) for line in (names, [0] * len(names), names.values())]
+    (runs / study_grid.folder_name(row.cell) / "metrics.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_what_the_learners_measured_is_kept_and_shown(mine, tmp_path):
+    rows, runs = scored(mine, VALUES), tmp_path / "runs"
+    heavy = [row for row in rows if row.gap == "heavy"]
+    for row, sa, w in zip(heavy, (0.5, 0.7), (0.1, 0.2), strict=True):
+        accuracies = {"discriminator_accuracy_sa": sa, "discriminator_accuracy_sas": 0.9}
+        measure(runs, row, weight_mean=w, **accuracies)
+    study_report.write(mine, rows, tmp_path, "python", runs)
+    text = (tmp_path / "mine.md").read_text()
+    assert "| gap | share | SAC in simulation |\n" in text and "[mine_metrics.csv](mine_metrics.csv)" in text
+    assert "| heavy | 100 % | 60.0, 90.0<br>w 0.15 |" in text and "| none | 100 % | - |" in text
+    shutil.rmtree(runs / study_grid.folder_name(heavy[0].cell))
+    study_report.write(mine, rows, tmp_path, "python", runs)  # the lines that stand there are kept
+    assert (tmp_path / "mine.md").read_text() == text
+    rerun = [row._replace(real_return=-1.0) if row is heavy[0] else row for row in rows]
+    study_report.write(mine, rerun, tmp_path, "python", runs)  # but not those of another run
+    text = (tmp_path / "mine.md").read_text()
+    assert "| heavy | 100 % | 70.0, 90.0<br>w 0.20 |" in text
+    lines = Table(tmp_path / "mine_metrics.csv", study_metrics.Measured).read()
+    assert [(line.cell, line.q, line.weight_mean) for line in lines] == [(heavy[1].cell, 3.0, 0.2)]
+
+
+def test_four_seeds_have_an_inter_quartile_mean(mine, tmp_path):
+    rows = scored(replace(mine, seeds=4), {("sim_only", "none"): [0.0, 10.0, 20.0, 300.0]})
+    study_report.write(replace(mine, seeds=4), rows, tmp_path, "python")
+    assert "| none | 100 % | 82 [82.5]<br>" in (told := (tmp_path / "mine.md").read_text()) and "<br>IQM 15 |" in told
+
+
+def test_published_figures_stand_beside_ours(mine, tmp_path):
+    told = {"Somebody 1999": {("heavy", "random"): {"real_only": "7 +- 1"}}}
+    beside = replace(mine, tasks={"mass": replace(mine.tasks["mass"], published=told)})
+    study_report.write(beside, scored(mine, VALUES), tmp_path, "python")
+    text = (tmp_path / "mine.md").read_text()
+    table = "| gap | share | SAC on the log |\n|---|---|--:|\n| none | 100 % | - |\n| heavy | 100 % | 7 +- 1 |"
+    assert f"Published: Somebody 1999\n\n{table}" in text
+
+
+def test_the_logs_driver_is_judged_by_the_largest_share(mine):
+    cell = {"gap": ANY, "data": "random", "method": "real_only"}
+    rows = [row(mine, **cell, share=x, behaviour_return=y) for x, y in (("0.5", 1.0), ("1", 2.0))]
+    assert Scores(mine, rows).behaviour("mass", "random") == 2.0
+    assert Scores(mine, rows[:1]).behaviour("mass", "random") == 1.0
 
 
 def test_text_outside_the_marks_stays(mine, tmp_path):
