@@ -7,10 +7,12 @@ random: uniform actions. hand_tuned: the task's own mediocre controller. The oth
 of one training (data/policies/TASK.npz, made by train_policies.py), with their noise: expert the best one; medium the
 first that is 40 % of the way from the first return to the best; medium_replay all up to there, in equal shares;
 medium_expert both, half and half. replay: what SAC sees while it learns in the real environment, trained here.
+The attribute behaviour_return is the mean over whole episodes, NaN in a set too small to hold one.
 """
 
 import contextlib
 import importlib
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,7 +85,8 @@ def collect(wanted: Collection, command: str) -> Path:
             data = thinned(online.learn(env, judge, spec, wanted.training, wanted.seed, print).data, wanted.rows)
     else:
         data = _rolled_out(wanted, make_real, spec, rng)
-    behaviour = scores.behaviour_return(data)
+    whole = len(scores.episode_returns(data, spec.episode_length)) > 0
+    behaviour = scores.behaviour_return(data, spec.episode_length) if whole else math.nan
     attributes = {
         "task": wanted.task,
         "quality": wanted.quality,
@@ -93,7 +96,8 @@ def collect(wanted: Collection, command: str) -> Path:
     hdf5.save(
         out, data, attributes, mantissa_bits=wanted.mantissa_bits, next_observations=False, overwrite=wanted.overwrite
     )
-    print(f"{out}: {len(data.rewards):,} rows, behaviour return {behaviour:,.0f}")
+    earned = f"behaviour return {behaviour:,.0f}" if whole else "no whole episode, so no behaviour return"
+    print(f"{out}: {len(data.rewards):,} rows, {earned}")
     return out
 
 

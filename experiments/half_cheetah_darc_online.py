@@ -2,7 +2,7 @@
 
 Starts from 10,000 random steps in each world; the real ones are the log. No weight for the robot's side beyond the
 reward's correction, which sets in after 100,000 updates; unlike there the robot takes part before that, and the first
-10,000 updates fall into the random steps (Eysenbach et al. 2021, arXiv 2006.13916).
+10,000 updates fall into the random steps (Eysenbach et al. 2021, arXiv 2006.13916). Not run to its end yet: no figure.
 """
 
 from dataclasses import replace
@@ -22,4 +22,5 @@ def config() -> Experiment:
         live=Live(feed="synchronous", judge="instance", steps=10, capacity=200_000),
         updates=1_000_000,
     )
-    return methods.chosen(run, "darc_online")
+    run = methods.chosen(run, "darc_online")
+    return replace(run, algorithm=replace(run.algorithm, target_entropy=-3.0))  # -dim(A) / 2, as its agent's

@@ -84,7 +84,7 @@ def chosen(experiment: Experiment, name: str) -> Experiment:
     shared = {field: getattr(ours, field) for field in taken & theirs}
     algorithm = rows_of(replace(config, **shared), ours.batch_real + ours.batch_sim)
     others = tuple(rival for rival in experiment.rivals if rival != name)
-    rates = _at_ratio(experiment.rates, algorithm.actor_period) if name == "rlpd" else experiment.rates
+    rates = _at_ratio(experiment.rates, rlpd.RATIO) if name == "rlpd" else experiment.rates
     return replace(experiment, algorithm=algorithm, method=name, rivals=others, rates=rates)
 
 

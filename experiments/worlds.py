@@ -32,7 +32,7 @@ class Worlds(NamedTuple):
     real: RealEnv | None  # the instance that judges; None where the robot itself does
     log: hdf5.Dataset | None  # the real data as recorded
     rows: Transition | None  # the same in the stores' form, leaves [D, ...] numpy
-    behaviour_return: float | None  # mean over the log's complete episodes
+    behaviour_return: float | None  # mean over the log's whole episodes; None for none
     more_sims: tuple[SimEnv, ...] = ()  # further simulators
     pretended: SimEnv | None = None  # plays reality while learning
 
@@ -53,8 +53,9 @@ def build(experiment: Experiment, undo: ExitStack) -> Worlds:
     if experiment.dataset is None:
         return Worlds(sim.spec, sim, real, None, None, None, more, pretended)
     log = _first_rows(load(experiment.dataset, sim.spec), experiment.log_rows)
-    whole = bool(np.any(log.terminals | log.timeouts))
-    behaviour = scores.behaviour_return(log) if whole else None  # who drove is the same for any share of it
+    length = sim.spec.episode_length
+    whole = len(scores.episode_returns(log, length)) > 0
+    behaviour = scores.behaviour_return(log, length) if whole else None  # who drove is the same for any share of it
     log = _share_of(log, experiment.log_share, experiment.seed)
     return Worlds(sim.spec, sim, real, log, hdf5.transitions(log), behaviour, more, pretended)
 

@@ -183,5 +183,5 @@ def _thousands(value: float, _: int) -> str:
 
 def words(name: str) -> str:
     """`sim_only` -> `sim only`, `h2o` -> `H2O`: names of algorithms in the papers' capitals."""
-    capitals = {"h2o", "sac", "cql", "darc", "ddpg"}
-    return " ".join(word.upper() if word in capitals else word for word in name.split("_"))
+    papers = {name.lower(): name for name in ("H2O", "SAC", "CQL", "DARC", "DDPG", "RLPD", "ReBRAC")}
+    return " ".join(papers.get(word, word) for word in name.replace("darc_plus", "DARC+").split("_"))

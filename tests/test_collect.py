@@ -1,12 +1,18 @@
 """The collector on the point mass: what it writes is what the real environment did."""
 
+import importlib
+import re
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from envs import point_mass
-from experiments import collect, stages
+from experiments import collect, stages, worlds
+from experiments.experiment import Experiment
 from hybrid_jax.datasets import hdf5, scores
 
 TINY = ["--training.algorithm.hidden", "8", "--training.algorithm.batch_real", "16", "--training.chunk", "50"]
@@ -30,6 +36,39 @@ def test_random_rows(tmp_path):
     ends = np.flatnonzero(data.terminals | data.timeouts)
     assert np.all(np.diff(np.concatenate([[-1], ends])) <= 100)
     assert collect.main(arguments) == 2  # the file exists
+
+
+def test_a_set_too_small_for_a_whole_episode_has_no_behaviour_return(tmp_path, capsys):
+    """The point mass' episodes have 100 steps, and nothing falls in the first few."""
+    archive = tmp_path / "point_mass.npz"
+    stages.save(archive, [stages.Stage(i, float(i), _constant(0.0)) for i in range(2)])
+    for quality, rows in (("random", 7), ("medium_expert", 150)):  # the latter 75 of each policy
+        out = tmp_path / f"{quality}.hdf5"
+        words = ["--quality", quality, "--rows", str(rows), "--policies", str(archive), "--out", str(out)]
+        assert collect.main(["point_mass", *words]) == 0
+        assert capsys.readouterr().out == f"{out}: {rows} rows, no whole episode, so no behaviour return\n"
+        assert len(hdf5.load(out, point_mass.SPEC).rewards) == rows
+        with h5py.File(out) as file:
+            assert np.isnan(file.attrs["behaviour_return"])
+
+
+def test_the_behaviour_return_is_that_of_whole_episodes(tmp_path, capsys):
+    """Two policies, 250 rows each: two episodes to the clock, then 50 rows that are cut."""
+    archive, out = tmp_path / "point_mass.npz", tmp_path / "x.hdf5"
+    stages.save(archive, [stages.Stage(i, float(i), _constant(0.0)) for i in range(2)])
+    words = ["--quality", "medium_expert", "--rows", "500", "--policies", str(archive), "--out", str(out)]
+    assert collect.main(["point_mass", *words]) == 0
+    data = hdf5.load(out, point_mass.SPEC)
+    np.testing.assert_array_equal(np.flatnonzero(data.timeouts), [99, 199, 249, 349, 449, 499])
+    whole = data.rewards[np.r_[:200, 250:450]].sum() / 4
+    with h5py.File(out) as file:
+        assert file.attrs["behaviour_return"] == pytest.approx(whole, rel=1e-3)  # 11 bits of mantissa
+    assert data.rewards.sum() / 6 != pytest.approx(whole, rel=0.1)
+    assert capsys.readouterr().out == f"{out}: 500 rows, behaviour return {whole:,.0f}\n"
+    run = Experiment(sim="envs.point_mass:make", real="envs.point_mass:make_real", dataset=out)
+    with ExitStack() as undo:
+        assert worlds.build(run, undo).behaviour_return == pytest.approx(whole, rel=1e-3)
+        assert worlds.build(replace(run, log_rows=99), undo).behaviour_return is None
 
 
 def test_the_replay_of_a_learner_holds_its_rows_in_order(tmp_path):
@@ -111,9 +150,37 @@ def test_mistakes_end_with_exit_code_2(tmp_path, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_the_behaviour_of_the_repositorys_sets_is_as_documented():
-    readme = (collect.DATA / "README.md").read_text()
-    for name in ("wheel_legged", "half_cheetah"):
-        data = hdf5.load(collect.DATA / f"{name}.hdf5")
-        assert f"{len(data.rewards):,}" in readme
-        assert f"{scores.behaviour_return(data):,.0f}" in readme
+SETS = {  # -> rows, whole episodes, cut ones, behaviour return
+    "wheel_legged": (20_000, 36, 0, 12_851),
+    "wheel_legged_straight": (20_000, 43, 0, 5_044),
+    "half_cheetah": (150_000, 150, 0, 3_485),
+    "half_cheetah_medium_replay": (20_000, 18, 3, 3_549),
+    "half_cheetah_random": (10_000, 10, 0, -249),
+    "hopper_medium_replay": (20_000, 228, 3, 98),
+    "walker2d_medium_replay": (20_000, 34, 5, 1_047),
+}
+
+
+def test_the_documented_sets_are_those_that_are_looked_at():
+    assert {*re.findall(r"\| `(\w+)\.hdf5` \|", (collect.DATA / "README.md").read_text())} == SETS.keys()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_behaviour_of_the_repositorys_sets_is_as_documented(name):
+    path = collect.DATA / f"{name}.hdf5"
+    with h5py.File(path) as file:
+        made = {key: file.attrs[key].decode() for key in ("task", "command")}
+    spec = importlib.import_module(made["task"]).SPEC
+    data = hdf5.load(path, spec)
+    returns = scores.episode_returns(data, spec.episode_length)
+    cut = int((data.terminals | data.timeouts).sum()) - len(returns)
+    found = (len(data.rewards), len(returns), cut, round(scores.behaviour_return(data, spec.episode_length)))
+    assert found == SETS[name]
+    (line,) = [line for line in (collect.DATA / "README.md").read_text().splitlines() if f"| `{name}.hdf5` |" in line]
+    _, rows, episodes, earned, command = [cell.strip() for cell in line.strip("|").split("|")]
+    assert rows.split(" ")[0] == f"{found[0]:,}"
+    assert episodes == f"{found[1]}" + (f", {cut} more cut" if cut else "")
+    assert earned.split(" ")[0] == f"{found[3]:,}"
+    if "from" in earned:
+        assert earned.endswith(f"(from {returns.min():,.0f} to {returns.max():,.0f})")
+    assert made["command"].removesuffix(" --overwrite true") == command.strip("`")

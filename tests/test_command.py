@@ -141,6 +141,24 @@ def test_check_data_tells_of_open_and_of_no_episodes(tmp_path, capsys):
     assert "episodes    0: 0 ended by the task, 0 by the clock; 12 rows of one that is open" in said
 
 
+def test_check_data_tells_what_the_whole_episodes_earned(tmp_path, capsys):
+    """The task's episodes have 100 steps: a fall after 30, 100 to the clock, 50 cut by whoever recorded."""
+    ids, ends = np.arange(180), np.array([29, 129, 179])
+    arrays = {"observations": np.stack([ids, -ids], axis=1), "actions": ids[:, None] / 200, "rewards": np.ones(180)}
+    arrays["next_observations"] = arrays["observations"] + [1, -1]
+    arrays |= {"terminals": ids == 29, "timeouts": np.isin(ids, ends[1:])}
+    words = ["--task", "envs.point_mass"]
+    assert command.main(["check-data", str(bad_files_npz.write(tmp_path / "a", arrays)), *words]) == 0
+    said = capsys.readouterr().out
+    assert "episodes    3: 1 ended by the task, 1 by the clock, 1 cut before it\n" in said
+    assert "return      65.0 mean, 30.0 to 100.0, of the 2 whole episodes\n" in said
+    arrays |= {"terminals": ids < 0, "timeouts": np.isin(ids, [59, 119, 179]), "rewards": ids}
+    assert command.main(["check-data", str(bad_files_npz.write(tmp_path / "b", arrays)), *words]) == 0
+    said = capsys.readouterr().out
+    assert "episodes    3: 0 ended by the task, 0 by the clock, 3 cut before it\n" in said
+    assert "return      none, for no episode is whole\n" in said
+
+
 @pytest.mark.parametrize("order", [0, 1])
 def test_check_data_compares_with_a_task(tmp_path, capsys, order):
     path = bad_files_npz.plain(tmp_path / "a")

@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib
+import inspect
 import pkgutil
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import hybrid_jax.algorithms
+from hybrid_jax.algorithms import h2o
 from hybrid_jax.buffers import fixed_mix
 from hybrid_jax.scaling import Moments
 from hybrid_jax.testing import check_algorithm
@@ -20,20 +23,43 @@ MOMENTS = Moments(*np.ones((4, SPEC.obs_size)))
 NAMES = [m.name for m in pkgutil.iter_modules(hybrid_jax.algorithms.__path__)]
 
 
+def recipes() -> dict[str, Callable]:
+    """Every algorithm's default config, and those that its module's functions give."""
+    found = {}
+    for name in NAMES:
+        module = importlib.import_module(f"hybrid_jax.algorithms.{name}")
+        found[name] = module.Config
+        for function in filter(inspect.isfunction, vars(module).values()):
+            signature = inspect.signature(function)
+            if signature.return_annotation is module.Config and not signature.parameters:
+                found[f"{name}.{function.__name__}"] = function
+    return found
+
+
+RECIPES = recipes() | {  # and the switches of H2O that change the form of its state or loss
+    "h2o, linear penalty": lambda: h2o.Config(linear_penalty=True, next_state_jitter="full"),
+    "h2o, the mix": lambda: h2o.Config(importance_weight=False, beta=0.0),
+}
+
+
 def build(name: str):
-    """The algorithm with its default config, but tiny networks and batches."""
-    module = importlib.import_module(f"hybrid_jax.algorithms.{name}")
-    config = module.Config()
+    """The algorithm of a recipe, but with tiny networks and batches."""
+    config = RECIPES[name]()
+    module = importlib.import_module(type(config).__module__)
     small = {}
     for field in dataclasses.fields(config):
         if field.name.endswith("hidden"):
             small[field.name] = (8, 8)
         elif "batch" in field.name and field.type is int and getattr(config, field.name) > 0:
-            small[field.name] = 4
+            small[field.name] = max(4, getattr(config, "mix_parts", 1))
     return module.make(dataclasses.replace(config, **small), SPEC, MOMENTS)
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_the_recipes_are_found():
+    assert {"cql.tuned", "darc.online", "ddpg.authors"} | set(NAMES) < set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_algorithm_keeps_the_contract(name):
     check_algorithm(build(name), SPEC)
 

@@ -182,6 +182,32 @@ def test_it_takes_the_action_that_reality_supports(line):
     assert np.all(plain.act(plain.policy(state), obs) > 0.8)
 
 
+def parabola(state):
+    """(k, slope) of the level + slope a - k a^2 that is nearest to the critics' values."""
+    action = np.linspace(-0.8, 0.8, 17)[:, None]
+    q = networks.critics(1, 1, LINE.hidden).apply(state.sac.critics, jnp.zeros((17, 1)), jnp.float32(action))
+    square, slope, _ = np.polyfit(action[:, 0], np.mean(np.asarray(q), axis=0), 2)
+    return -square, slope
+
+
+def test_darc_plus_weighs_the_correction_by_the_share_of_simulated_rows(line):
+    """A quarter of the rows is real and says Q = a, the others a - a^2: Q = a - 3/4 a^2, bent 3/4 as much as DARC's."""
+    shared = {field: getattr(LINE, field) for field in darc.Config.__dataclass_fields__}
+    algorithm = darc_plus.make(darc_plus.Config(**shared | {"batch_real": 16, "batch_sim": 48}), Spec(1, 1, 1, 0.1))
+
+    def mixed(key):
+        real_key, rest_key = jax.random.split(key)
+        batch = draw(rest_key)
+        real = oracles.line(real_key, 16, 1.0, NOISE, lambda action, step: action)
+        rows = oracles.stacked(real, jax.tree.map(lambda x: x[16:], batch.rows))
+        return Batch(rows, batch.source.at[:16].set(REAL))
+
+    state, _ = oracles.runner(algorithm, mixed, 1000)(oracles.start(algorithm, temperature=0.05))
+    (bent, slope), (alone, _) = parabola(state), parabola(line[1])
+    assert bent / alone == pytest.approx(0.75, abs=0.1) and slope == pytest.approx(1, abs=0.15)
+    assert alone == pytest.approx(1, abs=0.2)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,5 +1,6 @@
 """The data room: rows keep their number through every layout, and no bad file gets past the door."""
 
+import itertools
 import os
 import re
 import time
@@ -12,7 +13,7 @@ from hybrid_jax.datasets import checks, hdf5, opening, scores
 from hybrid_jax.datasets.faults import DatasetError, Fault
 from hybrid_jax.datasets.hdf5 import Dataset
 from tests import bad_files
-from tests.bad_files import ROWS, SPEC, columns, numbered
+from tests.bad_files import ROWS, SPEC, columns, compact, numbered
 from tests.bad_files_hdf5 import saved, write
 
 COMMITTED = sorted((bad_files.ROOT / "data").glob("*.hdf5"))
@@ -302,6 +303,165 @@ def test_action_bounds_have_a_tolerance_and_nothing_is_clipped(tmp_path):
     np.testing.assert_array_equal(found.actions, actions)
 
 
+# Several faults at once
+
+
+def _nan_reward(arrays):
+    arrays["rewards"][2] = np.nan
+
+
+def _loud_action(arrays):
+    arrays["actions"][7, 0] = 1.5
+
+
+def _infinite_action(arrays):
+    arrays["actions"][10, 0] = -np.inf
+
+
+def _nan_observation(arrays):
+    arrays["observations"][6, 1] = np.nan  # and no wrong successor in row 5
+
+
+def _wrong_successors(arrays):
+    arrays["next_observations"][[0, 4], 0] += 1
+
+
+def _both_flags(arrays):
+    arrays["timeouts"][3] = True
+
+
+def _final_observations(arrays):
+    arrays["final_observations"] = numbered(range(5))
+
+
+def _constant_action(arrays):
+    arrays["actions"][:, 1] = 0.5
+
+
+def _repeated_row(arrays):
+    for key in ("observations", "actions", "rewards"):
+        arrays[key][9] = arrays[key][1]
+    arrays["next_observations"][8] = arrays["observations"][9]
+
+
+ALONE = {  # what is told of each: errors (!) and warnings, with their key, first row and count
+    _nan_reward: {("!", "rewards", 2, 1)},
+    _loud_action: {("!", "actions", 7, 1)},
+    _infinite_action: {("!", "actions", 10, 1)},
+    _nan_observation: {("!", "observations", 6, 1)},
+    _wrong_successors: {("", "next_observations", 0, 2)},
+    _both_flags: {("!", "timeouts", 3, 1)},
+    _final_observations: {("!", "final_observations", None, 1), ("!", "final_observations", 3, 2)},
+    _constant_action: {("", "actions", None, 1)},
+    _repeated_row: {("", "observations", 9, 1)},
+}
+
+
+def told(arrays, **reader) -> list[tuple]:
+    report = checks.check(arrays, SPEC, **reader)
+    marks = [("!", report.errors), ("", report.warnings)]
+    return sorted(((mark, *fault[:3]) for mark, faults in marks for fault in faults), key=str)
+
+
+@pytest.mark.parametrize(
+    "faults", [*itertools.combinations(ALONE, 1), *itertools.combinations(ALONE, 2), tuple(ALONE)], ids=len
+)
+def test_faults_together_are_told_as_each_alone(faults):
+    arrays = columns()
+    for fault in faults:
+        fault(arrays)
+    assert told(arrays) == sorted(set().union(*(ALONE[fault] for fault in faults)), key=str)
+
+
+def test_a_fault_hides_no_other_of_its_own_column():
+    arrays = compact()
+    arrays["final_observations"] = numbered([1, 2, 3, 4])[:, :2]  # too narrow, too many, and no number
+    arrays["final_observations"][1] = np.nan
+    _loud_action(arrays)
+    _infinite_action(arrays)
+    _constant_action(arrays)
+    final = [("!", "final_observations", row, 1) for row in (None, 1, 3)]
+    actions = [("!", "actions", 7, 1), ("!", "actions", 10, 1), ("", "actions", None, 1)]
+    assert told(arrays) == sorted([*final, *actions], key=str)
+    assert "largest magnitude 1.5)" in checks.check(arrays).errors[-2].sentence
+
+
+def test_a_short_column_is_left_out_of_what_is_told_of_the_others():
+    arrays = columns()
+    _wrong_successors(arrays)
+    _repeated_row(arrays)
+    arrays["timeouts"][7], arrays["next_observations"][7] = False, numbered([8])[0]
+    arrays["rewards"] = arrays["rewards"][:-1]  # so no row can be called a repeated one
+    rest = [("", "episodes", 4, 1), ("", "next_observations", 0, 2)]
+    assert told(arrays) == sorted([("!", "rewards", 11, 1), *rest], key=str)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"terminals": np.where(np.arange(ROWS) == 2, 0.5, 0)}, ("!", "terminals", 2, 1)),
+        ({"timeouts": np.full(ROWS, 7)}, ("!", "timeouts", 0, ROWS)),
+        ({"timeouts": np.zeros(ROWS - 1)}, ("!", "timeouts", 11, 1)),
+        ({"timeouts": np.zeros((ROWS, 1))}, ("!", "timeouts", None, 1)),
+        ({"terminals": None}, ("!", "terminals", None, 1)),
+        ({"timeouts": None}, ("!", "final_observations", None, 1)),
+    ],
+)
+def test_where_flags_are_none_nothing_is_told_of_episodes(change, fault):
+    """They would be too long, end nowhere or not be as many as the last observations: the flags' fault again."""
+    arrays = {key: array for key, array in (compact() | change).items() if array is not None}
+    arrays["final_observations"] = numbered([1, 2])
+    _nan_reward(arrays)
+    assert told(arrays) == sorted([fault, ("!", "rewards", 2, 1)], key=str)
+
+
+def test_what_is_wrong_with_all_of_a_column_is_told_once():
+    arrays = columns()
+    arrays["rewards"][:] = np.inf  # and they never change
+    arrays["next_observations"] = arrays["next_observations"][:, :1]  # and no row of them is the next observation
+    assert told(arrays) == [("!", "next_observations", None, 1), ("!", "rewards", 0, ROWS)]
+
+
+def test_no_end_is_inferred_from_an_observation_that_is_no_number():
+    arrays = columns()
+    del arrays["timeouts"]
+    arrays["observations"][[4, 6], 1] = np.nan  # row 4 begins an episode, row 6 does not
+    assert told(arrays) == [("!", "observations", 4, 2)]
+
+
+def test_what_a_reader_could_not_use_is_not_missing():
+    arrays = columns()
+    del arrays["timeouts"], arrays["next_observations"]
+    # a time limit that cannot be seen leaves two episodes of four rows together
+    assert told(arrays) == [("", "episodes", 4, 1), ("", "timeouts", None, 1)]
+    link = Fault("timeouts", None, 1, "is a link")
+    assert told(arrays, known=[link]) == [("!", "timeouts", None, 1)]
+    assert told({}) == [("!", key, None, 1) for key in ("actions", "observations", "rewards", "terminals")]
+
+
+def test_minaris_flags_that_are_none_tell_nothing_of_episodes():
+    arrays = columns()
+    arrays["timeouts"][:] = False
+    known = [Fault("truncations", 7, 2, "are neither 0 nor 1")]
+    assert told(arrays, known=known) == [("!", "truncations", 7, 2)]
+
+
+def test_the_report_of_many_rows_takes_less_than_a_second():
+    rng, rows = np.random.default_rng(0), 200_000
+    walk = rng.normal(size=(rows + 1, 17)).astype(np.float32)
+    arrays = {"observations": walk[:-1], "next_observations": walk[1:], "terminals": np.zeros(rows, bool)}
+    arrays |= {"actions": np.tanh(walk[:-1, :6]), "rewards": walk[:-1, 0] + 1, "timeouts": np.arange(rows) % 4 == 3}
+    _nan_reward(arrays)
+    walk[5] = np.inf
+    took = []
+    for _ in range(3):
+        start = time.process_time()
+        report = checks.check(arrays)
+        took.append(time.process_time() - start)
+    assert {fault.key for fault in report.errors} == {"rewards", "observations", "next_observations"}
+    assert min(took) < 1
+
+
 # Writing
 
 
@@ -436,7 +596,35 @@ def test_returns_are_those_of_complete_episodes():
     assert scores.behaviour_return(dataset(timeouts=timeouts)) == 14.0
 
 
+def test_returns_leave_out_what_was_cut():
+    ids = np.arange(ROWS)
+    # a fall after two steps, the clock's full four, a cut after three, another after two, one row open
+    logged = dataset(terminals=ids == 1, timeouts=np.isin(ids, [5, 8, 10]))
+    np.testing.assert_array_equal(scores.episode_returns(logged), [0 + 1, 2 + 3 + 4 + 5, 6 + 7 + 8, 9 + 10])
+    np.testing.assert_array_equal(scores.episode_returns(logged, 4), [1, 14])
+    assert (scores.behaviour_return(logged), scores.behaviour_return(logged, 4)) == (13.75, 7.5)
+    np.testing.assert_array_equal(scores.episode_returns(logged, 3), [1, 14, 21])
+    np.testing.assert_array_equal(scores.episode_returns(logged, 5), [1])
+    fours = dataset(terminals=ids < 0, timeouts=ids % 4 == 3)
+    np.testing.assert_array_equal(scores.episode_returns(fours, 4), [6, 22, 38])
+
+
 def test_behaviour_return_needs_a_complete_episode():
-    none = np.zeros(ROWS, bool)
+    none, ids = np.zeros(ROWS, bool), np.arange(ROWS)
     with pytest.raises(ValueError, match="none of the 12 rows ends an episode"):
-        scores.behaviour_return(dataset(terminals=none, timeouts=none))
+        scores.behaviour_return(dataset(terminals=none, timeouts=none), 4)
+    cut = dataset(terminals=none, timeouts=np.isin(ids, [2, 5, 8]))
+    said = "none of the 3 episodes in 12 rows is whole, each was cut before its 4 steps; record at least one to its end"
+    with pytest.raises(ValueError, match=said):
+        scores.behaviour_return(cut, 4)
+    assert scores.behaviour_return(cut) == 12.0
+
+
+def test_episodes_whose_last_rows_were_dropped_are_no_cut_ones(tmp_path):
+    """Nothing tells a fall from a time limit there, and each lacks a row: all of them count."""
+    arrays = columns()
+    del arrays["next_observations"]
+    found = hdf5.load(write(tmp_path / "a.hdf5", arrays), SPEC)
+    np.testing.assert_array_equal(
+        scores.episode_returns(found, SPEC.episode_length), [0 + 1 + 2, 4 + 5 + 6, 8 + 9 + 10]
+    )

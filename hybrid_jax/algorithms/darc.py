@@ -7,7 +7,8 @@ Two uses, which are not the same method:
 
 `Config()` is what H2O's table calls DARC: the real rows are a log, they train the discriminators alone, and the
 discriminators are H2O's. `online()` is the original: it acts in the real environment, one step for ten simulated
-ones after 10,000 random steps in each, with smaller discriminators, more noise and no bound.
+ones after 10,000 random steps in each, with smaller discriminators, more noise and no bound. Its agent's target
+entropy is -dim(A) / 2, to be set; it also learns from the discriminators before, not after their own step.
 reward_scale multiplies the corrected reward, as in its code, so a correction weighs the same beside any of them.
 
 To expect: 4,759 to 9,038 on HalfCheetah (the table of Niu et al. 2022), behind H2O in six cells of nine.
@@ -21,7 +22,7 @@ import optax
 from hybrid_jax import actor_critic, dynamics_gap, gap_learner, losses, ranges
 from hybrid_jax.gap_learner import simulated_rows
 from hybrid_jax.scaling import Moments
-from hybrid_jax.types import Algorithm, Array, Spec, Transition
+from hybrid_jax.types import Algorithm, Array, Spec
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def make(config: Config, spec: Spec, moments: Moments | None = None) -> Algorith
     base = actor_critic.parts(config, spec, moments)
     gap = dynamics_gap.make(config, spec)
 
-    def learn(sac, gap_state, rows: Transition, real: Array, key: Array, own_key: Array):
+    def learn(sac, gap_state, rows, real: Array, key: Array, own_key: Array):
         sim = simulated_rows(config, rows)
         nowhere = jnp.zeros((0, *sim.next_obs.shape))
         ratio, _ = gap.log_ratio(gap_state.params, sim, nowhere)

@@ -22,6 +22,8 @@ from hybrid_jax.actor_critic import Here
 from hybrid_jax.scaling import Moments
 from hybrid_jax.types import Algorithm, Array, Spec
 
+RATIO = 20  # updates for each policy update, and for each simulated step
+
 
 @dataclass(frozen=True)
 class Config(actor_critic.Config):
@@ -32,7 +34,7 @@ class Config(actor_critic.Config):
     critics: int = 10  # members of the ensemble of critics
     target_critics: int = 2  # members, drawn anew for each update, whose smallest value is the target
     layer_norm: actor_critic.LayerNorm = "before"  # LayerNorm in the critics, before or after each ReLU
-    actor_period: int = 20  # critic updates per policy update
+    actor_period: int = RATIO  # critic updates per policy update
     target_entropy: float | None = None  # [nats]; None: -dim(A) / 2
 
 

@@ -5,21 +5,17 @@ A warning is told and changes nothing; no check clips, repairs or drops a value.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from hybrid_jax.datasets.columns import FLAGS, KEYS, RANKS, constant, finite, flags, float32, form, outside
 from hybrid_jax.datasets.faults import Fault, Report, at_rows
 from hybrid_jax.types import Spec
 
-RANKS = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1}
-OPTIONAL_RANKS = {"timeouts": 1, "next_observations": 2, "final_observations": 2}
-KEYS = RANKS | OPTIONAL_RANKS
-FLAGS = ("terminals", "timeouts")
-TOLERANCE = 1e-6  # of the action bounds
 BROKEN_SHARE = 0.01
 """Share of rows inside episodes whose successor may differ from the next row before a warning is given."""
+MINARIS = {"terminations": "terminals", "truncations": "timeouts"}  # its reader tells faults of the flags by its names
 
 
 def check(
@@ -37,22 +33,31 @@ def check(
     ignored: other names that the file holds, for the messages.
     """
     arrays = {key: np.asarray(arrays[key]) for key in KEYS if key in arrays}
-    errors = [*known, *_missing(arrays, {fault.key for fault in known}, ignored)]
+    named = {*arrays, *(fault.key for fault in known)}  # also what cannot be used is there
     misshapen = [fault for key, array in arrays.items() for fault in form(key, array)]
-    sound = {key: array for key, array in arrays.items() if key not in {fault.key for fault in misshapen}}
-    errors += [*misshapen, *_widths(sound, spec), *_lengths(sound)]
-    for key, array in sound.items():
-        errors += flags(key, array) if key in FLAGS else _finite(key, array)
+    sound = _without(arrays, misshapen)
+    lengths = _lengths(sound)
+    values = [
+        fault for key, array in sound.items() for fault in (flags(key, array) if key in FLAGS else finite(key, array))
+    ]
+    # A check of several columns needs rows that belong together and flags that are flags; else it would tell
+    # their fault again. A number that is not finite spoils its own row alone.
+    unflagged = [fault for fault in (*known, *values) if MINARIS.get(fault.key, fault.key) in FLAGS]
+    rows = _without(sound, [*lengths, *unflagged])
+    errors = [*known, *_missing(arrays, named, ignored), *misshapen, *_widths(sound, spec), *lengths, *values]
     if "actions" in sound:
-        errors += _outside("actions", sound["actions"])
-    errors += _both_flags(sound)
-    if not errors:
-        errors += _finals(sound)
-    # Beside errors only what does not hang on them is told.
-    bad = {fault.key for fault in errors}
-    untouched = {key: array for key, array in sound.items() if key not in bad}
-    warnings = _constant(untouched) if errors else _warnings(sound, spec)
-    return Report(tuple(errors), (*_ignored(ignored), *warnings), where)
+        errors += outside("actions", sound["actions"])
+    errors += [*_both_flags(sound), *_finals(rows, named)]
+    warnings = [*_ignored(ignored), *_episodes(rows, named, spec)]
+    for key in [key for key in ("observations", "actions", "rewards") if key in sound]:
+        warnings += constant(key, sound[key])
+    return Report(tuple(errors), (*warnings, *_duplicates(rows)), where)
+
+
+def _without(arrays: Mapping[str, np.ndarray], faults: Iterable[Fault]) -> dict[str, np.ndarray]:
+    """The columns that none of the faults is of."""
+    bad = {MINARIS.get(fault.key, fault.key) for fault in faults}
+    return {key: array for key, array in arrays.items() if key not in bad}
 
 
 def episode_starts(ends: np.ndarray) -> np.ndarray:
@@ -66,34 +71,10 @@ def broken(observations: np.ndarray, next_observations: np.ndarray) -> np.ndarra
     return np.append(differs, False)
 
 
-def float32(array: np.ndarray) -> np.ndarray:
-    """As float32; what is too large becomes infinity."""
-    with np.errstate(over="ignore"):
-        return np.asarray(array, np.float32)
-
-
-def _missing(arrays: Mapping[str, np.ndarray], known: set[str], ignored: Sequence[str]) -> list[Fault]:
+def _missing(arrays: Mapping[str, np.ndarray], named: set[str], ignored: Sequence[str]) -> list[Fault]:
     others = [*arrays, *ignored]
     holds = f"the file holds {', '.join(others[:8])}{', ...' if len(others) > 8 else ''}" if others else ""
-    return [
-        Fault(key, None, 1, f"is missing; {holds or 'nothing is there'}")
-        for key in RANKS
-        if key not in arrays and key not in known
-    ]
-
-
-def form(key: str, array: Any) -> list[Fault]:
-    """Kind, rank and emptiness of one column, which need not have been read."""
-    kinds = "bfiu" if key in FLAGS else "fiu"
-    shape = "[rows, width]" if KEYS[key] == 2 else "[rows]"
-    if array.dtype.kind not in kinds:
-        wanted = "a flag (bool or 0/1)" if key in FLAGS else "a number"
-        return [Fault(key, None, 1, f"has type {array.dtype}, wanted is {wanted}")]
-    if array.ndim != KEYS[key]:
-        return [Fault(key, None, 1, f"has shape {array.shape}, wanted is {shape}")]
-    if array.size == 0:
-        return [Fault(key, None, 1, f"is empty, shape {array.shape}")]
-    return []
+    return [Fault(key, None, 1, f"is missing; {holds or 'nothing is there'}") for key in RANKS if key not in named]
 
 
 def _widths(arrays: Mapping[str, np.ndarray], spec: Spec | None) -> list[Fault]:
@@ -122,25 +103,6 @@ def _lengths(arrays: Mapping[str, np.ndarray]) -> list[Fault]:
     ]
 
 
-def _finite(key: str, array: np.ndarray) -> list[Fault]:
-    bad = ~np.isfinite(float32(array))
-    return at_rows(key, bad.reshape(len(bad), -1).any(axis=1), "hold NaN or infinity (in float32)")
-
-
-def _outside(key: str, array: np.ndarray) -> list[Fault]:
-    """Actions beyond their bounds are counted, never clipped; NaN is for `_finite` to tell."""
-    size = np.abs(float32(array)).max(axis=1)
-    cure = "; divide the actions by the environment's limits"
-    largest = f" (largest magnitude {size.max(initial=0, where=~np.isnan(size)):.6g}){cure}"
-    return at_rows(key, size > 1 + TOLERANCE, "lie outside [-1, 1]", largest)
-
-
-def flags(key: str, array: np.ndarray) -> list[Fault]:
-    """Flags that are no flags."""
-    bad = (array != 0) & (array != 1)
-    return at_rows(key, bad, "are neither 0 nor 1", f" ({array[bad.argmax()]})")
-
-
 def _both_flags(arrays: Mapping[str, np.ndarray]) -> list[Fault]:
     if any(key not in arrays for key in FLAGS) or len(arrays["terminals"]) != len(arrays["timeouts"]):
         return []
@@ -148,16 +110,18 @@ def _both_flags(arrays: Mapping[str, np.ndarray]) -> list[Fault]:
     return at_rows("timeouts", both, "are marked as terminal and as timeout", "; one row ends in one way")
 
 
-def _finals(arrays: Mapping[str, np.ndarray]) -> list[Fault]:
+def _finals(rows: Mapping[str, np.ndarray], named: set[str]) -> list[Fault]:
     """final_observations must hold the last observation of each episode, and be the only source of it."""
-    if "final_observations" not in arrays:
-        return []
-    key, finals = "final_observations", len(arrays["final_observations"])
-    if "next_observations" in arrays or "timeouts" not in arrays:
-        return [Fault(key, None, 1, "needs `timeouts` and no `next_observations` beside it")]
-    episodes = len(episode_starts((arrays["terminals"] == 1) | (arrays["timeouts"] == 1)))
+    key, found = "final_observations", []
+    if key in named and ("next_observations" in named or "timeouts" not in named):
+        found += [Fault(key, None, 1, "needs `timeouts` and no `next_observations` beside it")]
+    if not {key, *FLAGS} <= rows.keys():
+        return found
+    finals = len(rows[key])
+    episodes = len(episode_starts((rows["terminals"] == 1) | (rows["timeouts"] == 1)))
     sentence = f"has {finals:,} rows, the flags make {episodes:,} episodes"
-    return [] if finals == episodes else [Fault(key, min(finals, episodes), abs(finals - episodes), sentence)]
+    wrong = [Fault(key, min(finals, episodes), abs(finals - episodes), sentence)] if finals != episodes else []
+    return [*found, *wrong]
 
 
 def _ignored(ignored: Sequence[str]) -> list[Fault]:
@@ -165,23 +129,26 @@ def _ignored(ignored: Sequence[str]) -> list[Fault]:
     return [Fault("file", None, len(ignored), sentence)] if ignored else []
 
 
-def _warnings(arrays: Mapping[str, np.ndarray], spec: Spec | None) -> list[Fault]:
-    obs, following = arrays["observations"], arrays.get("next_observations")
-    ends = arrays["terminals"] == 1
-    found = []
-    if "timeouts" in arrays:
-        ends = ends | (arrays["timeouts"] == 1)
-    elif following is None:
+def _episodes(rows: Mapping[str, np.ndarray], named: set[str], spec: Spec | None) -> list[Fault]:
+    """What is odd about where episodes end and about the successors inside them."""
+    jumps, whole = _jumps(rows)
+    found, ends = [], rows["terminals"] == 1 if "terminals" in rows else None
+    if "timeouts" in rows:
+        ends = None if ends is None else ends | (rows["timeouts"] == 1)
+    elif rows and named.isdisjoint({"timeouts", "next_observations", "final_observations"}):
         sentence = "is missing, and next_observations too: a time limit cannot be seen, the successor is wrong there"
         found += [Fault("timeouts", None, 1, sentence)]
+    elif "timeouts" in named or ends is None or not whole:
+        ends = None
     else:
-        cuts = broken(obs, following) & ~ends
+        cuts = jumps & ~ends
         found += at_rows("timeouts", cuts, "are taken as timeouts: there is no such key and the successor differs")
         ends = ends | cuts
-    if following is not None:
-        jumps = broken(obs, following) & ~ends
-        if jumps.sum() > BROKEN_SHARE * max(1, (~ends[:-1]).sum()):
-            found += at_rows("next_observations", jumps, "differ from the next row of their episode")
+    if ends is None:
+        return found
+    jumps = jumps & ~ends
+    if jumps.sum() > BROKEN_SHARE * max(1, (~ends[:-1]).sum()):
+        found += at_rows("next_observations", jumps, "differ from the next row of their episode")
     if not ends.any():
         found += [Fault("terminals", None, len(ends), "no row ends an episode: the data hold no complete one")]
     starts = episode_starts(ends)
@@ -190,30 +157,32 @@ def _warnings(arrays: Mapping[str, np.ndarray], spec: Spec | None) -> list[Fault
         long = lengths > spec.episode_length
         sentence = f"{long.sum():,} episodes are longer than {spec.episode_length:,} steps (longest {lengths.max():,})"
         found += [Fault("episodes", int(starts[long.argmax()]), int(long.sum()), sentence)]
-    return [*found, *_constant(arrays), *_duplicates(arrays)]
-
-
-def _constant(arrays: Mapping[str, np.ndarray]) -> list[Fault]:
-    found = []
-    for key in [key for key in ("observations", "actions", "rewards") if key in arrays]:
-        array = arrays[key].reshape(len(arrays[key]), -1)
-        columns = np.flatnonzero(array.max(axis=0) == array.min(axis=0)) if len(array) > 1 else ()
-        if len(columns):
-            named = ", ".join(map(str, columns[:8]))
-            found += [Fault(key, None, len(columns), f"{len(columns):,} columns never change: {named}")]
     return found
 
 
-def _duplicates(arrays: Mapping[str, np.ndarray]) -> list[Fault]:
+def _jumps(rows: Mapping[str, np.ndarray]) -> tuple[np.ndarray | bool, bool]:
+    """Where the successor differs from the next row, [D] bool, as far as both are finite; whether all are."""
+    obs, following = rows.get("observations"), rows.get("next_observations")
+    if obs is None or following is None or obs.shape != following.shape:
+        return False, False
+    fine = np.isfinite(float32(following[:-1])).all(axis=1) & np.isfinite(float32(obs[1:])).all(axis=1)
+    return broken(obs, following) & np.append(fine, True), bool(fine.all())
+
+
+def _duplicates(rows: Mapping[str, np.ndarray]) -> list[Fault]:
     """Rows whose observation, action and reward repeat an earlier row's."""
-    columns = [float32(arrays[key]) for key in ("observations", "actions", "rewards")]
-    rows = np.column_stack(columns) + np.float32(0)  # -0 becomes 0
-    mixed = np.zeros(len(rows), np.uint64)
-    for column in rows.T:  # a hash of each row finds the candidates, the comparison below decides
+    keys = ("observations", "actions", "rewards")
+    if not rows.keys() >= {*keys}:
+        return []
+    values = np.column_stack([float32(rows[key]) for key in keys])
+    values += 0  # -0 becomes 0
+    mixed = np.zeros(len(values), np.uint64)
+    for column in values.T:  # a hash of each row finds the candidates, the comparison below decides
         mixed = (mixed ^ np.ascontiguousarray(column).view(np.uint32)) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
     order = np.argsort(mixed, kind="stable")
-    same = (mixed[order[1:]] == mixed[order[:-1]]) & (rows[order[1:]] == rows[order[:-1]]).all(axis=1)
-    repeated = np.zeros(len(rows), bool)
-    repeated[order[1:][same]] = True
+    alike = np.flatnonzero(mixed[order[1:]] == mixed[order[:-1]])
+    same = alike[(values[order[alike + 1]] == values[order[alike]]).all(axis=1)]
+    repeated = np.zeros(len(values), bool)
+    repeated[order[same + 1]] = True
     return at_rows("observations", repeated, "repeat an earlier row in observation, action and reward")
