@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from experiments.experiment import Experiment
-from hybrid_jax import actor_critic, dynamics_gap, trainer
+from hybrid_jax import actor_critic, dynamics_gap
 from hybrid_jax.algorithms import cql, darc, darc_plus, ddpg, h2o, rebrac, rlpd, sac
 from hybrid_jax.config import ConfigError
 from hybrid_jax.scaling import Moments
@@ -84,25 +84,33 @@ def chosen(experiment: Experiment, name: str) -> Experiment:
     shared = {field: getattr(ours, field) for field in taken & theirs}
     algorithm = rows_of(replace(config, **shared), ours.batch_real + ours.batch_sim)
     others = tuple(rival for rival in experiment.rivals if rival != name)
-    rates = _at_ratio(experiment.rates, rlpd.RATIO) if name == "rlpd" else experiment.rates
-    return replace(experiment, algorithm=algorithm, method=name, rivals=others, rates=rates)
-
-
-def _at_ratio(rates: trainer.Rates, ratio: int) -> trainer.Rates:
-    """So few simulated steps that `ratio` updates follow each, on the most simulations that divide them."""
-    steps = max(1, rates.updates // ratio)
-    sims = next(sims for sims in range(min(rates.sims, steps), 0, -1) if steps % sims == 0)
-    return replace(rates, sims=sims, unroll=steps // sims)
+    return replace(experiment, algorithm=algorithm, method=name, rivals=others)
 
 
 def rivals(experiment: Experiment) -> dict[str, Experiment]:
-    """The run and its rivals by name. Raises ConfigError for a name that stands for two of them."""
+    """The run and its rivals by name, each at its own update-to-data ratio.
+
+    Raises ConfigError for a name that stands for two of them, and for updates that RLPD's ratio does not divide.
+    """
     found = {label(experiment): experiment}
     for name in experiment.rivals:
         if name in found:
             raise ConfigError(f"--rivals {name!r} is in the run already; name each method once")
         found[name] = replace(chosen(experiment, name), rivals=())
-    return found
+    return {name: _at_ratio(each) if name == "rlpd" else each for name, each in found.items()}
+
+
+def _at_ratio(experiment: Experiment) -> Experiment:
+    """With so few simulated steps that RATIO updates follow each, on as many simulations as divide them."""
+    rates, each = experiment.rates, rlpd.RATIO * (1 + len(experiment.more_sims))
+    if rates.updates % each:
+        raise ConfigError(
+            f"--rates.updates {rates.updates} is no multiple of {each}, and rlpd learns {rlpd.RATIO} times for each"
+            " simulated step; give a multiple, or take rlpd_utd1, which simulates as much as the others"
+        )
+    steps = rates.updates // each
+    sims = next(sims for sims in range(min(rates.sims, steps), 0, -1) if steps % sims == 0)
+    return replace(experiment, rates=replace(rates, sims=sims, unroll=steps // sims))
 
 
 def label(experiment: Experiment) -> str:

@@ -150,7 +150,7 @@ def _work(asked: argparse.Namespace, study: Study, cells: list[Cell], table: Tab
     with Stop() as stop:
 
         def leave() -> None:
-            with table.writing:  # the line under way is finished; a cut cell starts anew
+            with table.writing:  # lines under way are finished; a cut cell goes on from its checkpoint
                 os._exit(128 + (stop.wanted or 0))
 
         with stop.at_once(leave):

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import study_pictures
+from experiments import study_folders, study_pictures
 from experiments.study_grid import slug
 from experiments.study_markdown import percent
-from experiments.study_metrics import own_folder
 from experiments.study_scores import Place, Scores, named
 from experiments.study_table import Row
 
@@ -49,7 +48,7 @@ def _name(study: str, task: str) -> str:
 
 def _seen(row: Row, columns: tuple, runs: Path) -> Seen | None:
     """The worst test episode of a run; None where its folder is not here, or is another run's."""
-    folder = own_folder(row, runs)
+    folder = study_folders.own(row, runs)
     if folder is None or not (folder / "worst_episode.npz").exists():
         return None
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())

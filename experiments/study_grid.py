@@ -9,7 +9,7 @@ import importlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -21,8 +21,8 @@ from hybrid_jax.datasets.normalised import Reference
 
 ANY = "any"  # the gap, data set or share of a cell that does not depend on it
 AnyCell = TypeVar("AnyCell", bound=NamedTuple)
-# (module.Class.field, value): fields younger than runs that count, with the value that leaves those as they were.
-ADDED: tuple[tuple[str, Any], ...] = ()
+# "module.Class.field" of the class that declares it -> JSON of the value that leaves earlier runs as they were.
+ADDED: dict[str, str] = {}
 
 
 class Cell(NamedTuple):
@@ -156,8 +156,8 @@ def check_logs(study: Study, cells: Iterable[Cell]) -> None:
         log = experiment_of(study, cell).dataset
         if log is not None and not log.is_file():
             raise ConfigError(
-                f"task {cell.task}: its log {log} is not there; make it with experiments/collect.py, or choose other"
-                " tasks with --only task=NAME"
+                f"task {cell.task}: its log {log} is not there; put it there or make it with experiments/collect.py, or"
+                " choose other tasks with --only task=NAME"
             )
 
 
@@ -180,10 +180,13 @@ def _digest(log: Path) -> str:
 
 def _told(config: Any) -> dict[str, Any]:
     """A config's class and its fields, but for those that are as if they were not there."""
-    named = f"{type(config).__module__}.{type(config).__qualname__}"
-    plain = {name: value for name, value in to_json(config).items() if (f"{named}.{name}", value) not in ADDED}
-    nested = {f.name: getattr(config, f.name) for f in fields(config) if is_dataclass(getattr(config, f.name))}
-    return plain | {"class": named} | {name: _told(value) for name, value in nested.items()}
+    classes = [f"{each.__module__}.{each.__qualname__}" for each in type(config).__mro__]
+    told: dict[str, Any] = {"class": classes[0]}
+    for name, value in to_json(config).items():
+        if json.dumps(value) not in {ADDED.get(f"{each}.{name}") for each in classes}:
+            own = getattr(config, name)
+            told[name] = _told(own) if is_dataclass(own) else value
+    return told
 
 
 def chosen(cells: list[AnyCell], only: str) -> list[AnyCell]:

@@ -33,9 +33,12 @@ def falls(scores: Scores, places: list[Place]) -> list[str]:
 
 
 def published(scores: Scores, places: list[Place], source: str) -> list[str]:
-    """What a source tells of the methods that it knows."""
+    """What a source tells, of whole logs, about the methods that it knows; [] where it is none of the study's."""
     told = scores.study.tasks[places[0].task].published[source]
     methods = tuple(method for method in scores.study.methods if any(method in cells for cells in told.values()))
+    places = [place for place in places if place.share == "1"]
+    if not (methods and places):
+        return []
 
     def cells(place: Place) -> list[str]:
         return [told.get((place.gap, place.data), {}).get(method, "-") for method in methods]

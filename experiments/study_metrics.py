@@ -1,26 +1,27 @@
-"""What the learners of a study measured in their last interval: a line a run in OUT/NAME_metrics.csv, and a table.
+"""What the learners of a study measured, by the last record of each run: a line a run in OUT/NAME_metrics.csv, a table.
 
-From the folders that the runs left; of runs whose folders are elsewhere the lines that stand there are kept.
+A record is the mean since the evaluation before, so of the whole training in a study without curves. From the folders
+that the runs left; of runs whose folders are elsewhere the lines that stand there are kept.
 """
 
 import csv
-import json
 import math
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from experiments import study_folders
 from experiments.csv_table import Table
-from experiments.study_grid import Cell, folder_name
+from experiments.study_grid import Cell
 from experiments.study_markdown import table
 from experiments.study_scores import Place, Scores
 from experiments.study_table import Row
 
 
 class Measured(NamedTuple):
-    """The means of a run's last interval; NaN where its learner has no such metric."""
+    """A run's last record; NaN where its learner has no such metric."""
 
     task: str
     gap: str
@@ -51,32 +52,23 @@ class Measured(NamedTuple):
 METRICS = Measured._fields[len(Cell._fields) + 1 :]
 
 
-def own_folder(row: Row, runs: Path) -> Path | None:
-    """The folder of a finished run; None where it is not here, or is another run's."""
-    folder = runs / folder_name(row.cell)
-    if not (folder / "result.json").exists():
-        return None
-    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    return folder if _same(float(np.mean(result["real_returns"])), row.real_return) else None
-
-
 def gathered(scores: Scores, runs: Path, out: Path) -> list[Measured]:
-    """Of every finished run that is known, in the order of its rows; the file is written anew."""
+    """Of every finished run that is known; the file gets its new lines, and loses those of runs that were run again."""
     path = out / f"{scores.study.name}_metrics.csv"
-    before = {line.cell: line for line in Table(path, Measured).read()}
-    found = []
+    before = Table(path, Measured).read()
+    lines = {line.cell: line for line in before}
     for row in scores.rows.values():
-        line, folder = before.get(row.cell), own_folder(row, runs)
+        folder = study_folders.own(row, runs)
         if folder is not None and (folder / "metrics.csv").exists():
-            found.append(_measured(row, folder / "metrics.csv"))
-        elif line is not None and _same(line.real_return, row.real_return):
-            found.append(line)
-    if found:
+            lines[row.cell] = _measured(row, folder / "metrics.csv")
+        elif row.cell in lines and not study_folders.same(lines[row.cell].real_return, row.real_return):
+            del lines[row.cell]
+    if before or lines:
         new = path.with_name(f".{path.name}")
         new.unlink(missing_ok=True)
-        Table(new, Measured).append(*found)
+        Table(new, Measured).append(*lines.values())
         os.replace(new, path)
-    return found
+    return [line for line in lines.values() if line.cell in scores.rows]
 
 
 def discriminators(scores: Scores, places: list[Place], measured: list[Measured]) -> list[str]:
@@ -85,7 +77,8 @@ def discriminators(scores: Scores, places: list[Place], measured: list[Measured]
     methods = tuple(method for method in scores.study.methods if any(cell.method == method for cell in told))
 
     def cell(place: Place, method: str) -> str:
-        lines = [told[row.cell] for row in scores.runs(place, method) if row.cell in told]
+        runs = scores.runs(place, method)
+        lines = [told[row.cell] for row in runs if row.cell in told]
         if not lines:
             return "-"
         mean = {name: float(np.mean([getattr(line, name) for line in lines])) for name in METRICS}
@@ -93,7 +86,7 @@ def discriminators(scores: Scores, places: list[Place], measured: list[Measured]
         by = "correction" if math.isnan(mean["weight_mean"]) else "w"
         value = mean["correction_mean"] if by == "correction" else mean["weight_mean"]
         extra = "" if math.isnan(value) else f"<br>{by} {value:.2f}"
-        return f"{alone:.1f}, {whole:.1f}{extra}"
+        return f"{alone:.1f}, {whole:.1f}{extra}" + ("" if len(lines) == len(runs) else f", n {len(lines)}")
 
     return table(scores, places, lambda place: [cell(place, method) for method in methods], methods) if methods else []
 
@@ -103,8 +96,3 @@ def _measured(row: Row, path: Path) -> Measured:
     with path.open(newline="") as file:
         last = list(csv.DictReader(file))[-1]
     return Measured(*row.cell, row.real_return, *(float(last.get(name) or "nan") for name in METRICS))
-
-
-def _same(one: float, other: float) -> bool:
-    """Whether two figures are of the same run; a table keeps six digits."""
-    return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-4)

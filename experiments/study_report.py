@@ -1,21 +1,20 @@
 """The report of a study: tables and pictures between two marks of a Markdown file, whose other text stays."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 
 from experiments import marked, study_episodes, study_markdown, study_metrics, study_plots
-from experiments.study_grid import Study, grid, programs
+from experiments.study_grid import Cell, Study, grid, programs
 from experiments.study_scores import Scores, named
 from experiments.study_table import Row
 
 PROGRAM = "experiments/study.py"
 BEGIN, END = marked.begin(PROGRAM), marked.END
-DISCRIMINATORS = (
-    "What the discriminators said at the end, mean over seeds: rows [%] that they place right by state and action, and",
-    "by the next state too; below it the mean weight w, or DARC's correction, of simulated rows.",
-)
+DISCRIMINATORS = """What the discriminators said, mean over {interval} and over seeds (n where runs left no metrics):
+rows [%] that they place right by state and action, and by the next state too; below it the mean weight w, or DARC's
+correction, of simulated rows."""
 
 
 def write(study: Study, rows: list[Row], out: Path, command: str, runs: Path | None = None) -> str:
@@ -49,9 +48,10 @@ def _report(
         if any(row.falls for row in scores.rows.values() if row.task == task):
             lines += ["Test episodes that ended in a fall:", "", *study_markdown.falls(scores, places), ""]
         for source in scores.study.tasks[task].published:
-            lines += [f"Published: {source}", "", *study_markdown.published(scores, places, source), ""]
+            told = study_markdown.published(scores, places, source)
+            lines += [f"Published: {source}", "", *told, ""] if told else []
         told = study_metrics.discriminators(scores, places, measured)
-        lines += [*DISCRIMINATORS, "", *told, ""] if told else []
+        lines += [DISCRIMINATORS.format(interval=_interval(scores.study)), "", *told, ""] if told else []
         for path in pictures[task]:
             lines += [f"![{path.stem.replace('_', ' ')}]({path.name})", ""]
     return [*lines, *_together(scores), *_cost(scores), *_origin(scores, bool(measured))]
@@ -97,16 +97,25 @@ def _together(scores: Scores) -> list[str]:
 
 
 def _cost(scores: Scores) -> list[str]:
-    lines = ["### What it took", "", "| method | runs | median [s] a run | runs x median [h] |", "|---|--:|--:|--:|"]
+    lines = ["### What it took", "", "| method | runs | median [s] a run | all [h] |", "|---|--:|--:|--:|"]
     for method in scores.study.methods:
-        seconds = [row.wall_seconds for row in scores.rows.values() if row.method == method]
-        if seconds:
-            middle, count = float(np.median(seconds)), len(seconds)
-            lines.append(f"| {named(method)} | {count} | {middle:.0f} | {count * middle / 3600:.2f} |")
+        seeds: defaultdict[Cell, list[float]] = defaultdict(list)
+        for row in scores.rows.values():
+            if row.method == method:
+                seeds[row.cell._replace(seed=0)].append(row.wall_seconds)
+        if seeds:
+            middle = np.median([second for seconds in seeds.values() for second in seconds])
+            hours = sum(len(seconds) * np.median(seconds) for seconds in seeds.values()) / 3600
+            lines.append(f"| {named(method)} | {sum(map(len, seeds.values()))} | {middle:.0f} | {hours:.2f} |")
     said = (
-        "Wall clock with compilation and test, one process among the study's others. By the median, for a run may hold"
+        "Wall clock with compilation and test, one process among the study's others; all: by the median of each cell's"
     )
-    return [*lines, "", said, "a pause of its machine.", ""]
+    return [*lines, "", said, "seeds, for a run may hold a pause of its machine.", ""]
+
+
+def _interval(study: Study) -> str:
+    """What a run's last record of metrics is the mean of."""
+    return "the updates since the evaluation before" if study.curves else "the whole training"
 
 
 def _origin(scores: Scores, measured: bool) -> list[str]:
@@ -122,5 +131,5 @@ def _origin(scores: Scores, measured: bool) -> list[str]:
         )
     files = {"every run": f"{study.name}.csv"}
     if measured:
-        files["what the learners measured in their last interval"] = f"{study.name}_metrics.csv"
+        files[f"what the learners measured, mean over {_interval(study)}"] = f"{study.name}_metrics.csv"
     return [*lines, *(f"- {what}: [{name}]({name})" for what, name in files.items()), ""]

@@ -97,10 +97,9 @@ class Scores:
         return Summary(statistics.interquartile_mean(every), *interval, once)
 
     def behaviour(self, task: str, data: str) -> float:
-        """The mean return of the log's driver, by the largest share of it that a run has told; NaN where none has."""
-        told = [row for row in self.rows.values() if (row.task, row.data) == (task, data)]
-        known = [row for row in told if math.isfinite(row.behaviour_return)]
-        return max(known, key=lambda row: float(row.share)).behaviour_return if known else math.nan
+        """The mean return of the log's driver; NaN where no run has told it."""
+        told = [row.behaviour_return for row in self.rows.values() if (row.task, row.data) == (task, data)]
+        return next((value for value in told if math.isfinite(value)), math.nan)
 
     def sees_all(self, method: str) -> bool:
         """Whether a method's runs differ with gap, data and share."""

@@ -23,7 +23,9 @@ class Row(NamedTuple):
     sim_return: float  # NaN for a method that learns in no simulator
     behaviour_return: float  # of the log; NaN for a method that reads none, and for a log without a whole episode
     normalised: float  # real_return where the task has constants, else NaN
-    wall_seconds: float  # with compilation; of seeds in one program each has its part
+    wall_seconds: (
+        float  # with compilation; of seeds in one program each has its part; since the checkpoint of a cut run
+    )
     device: str
     commit: str
     versions: str

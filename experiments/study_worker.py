@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import preflight, session, training
+from experiments import preflight, session, study_folders, training
 from experiments.csv_table import Table
 from experiments.experiment import ROOT, Experiment, Refused
 from experiments.stopping import Stop
@@ -27,10 +27,9 @@ from experiments.study_claims import held, lock
 from experiments.study_grid import ANY, Cell, Study, experiment_of, folder_name, settings_of
 from experiments.study_table import Row, finished
 from experiments.worlds import Worlds
-from hybrid_jax.config import ConfigError, to_json
+from hybrid_jax.config import ConfigError
 from hybrid_jax.datasets.normalised import normalised
 from hybrid_jax.guards import BadUpdates
-from hybrid_jax.metrics import write_atomically
 from hybrid_jax.provenance import git_state
 from hybrid_jax.types import Algorithm
 
@@ -100,39 +99,38 @@ class Worker:
 
     def _run(self, cells: list[Cell], stop: Stop) -> None:
         started = time.monotonic()
-        folders = self._folders(cells)
+        folders = [self.place / folder_name(cell) for cell in cells]
+        if not study_folders.cut(self.study, cells, folders):
+            study_folders.clear(self.study, cells, folders)
         experiment = replace(experiment_of(self.study, cells[0]), runs=self.place, seeds=len(cells))
         with (folders[0] / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
             ready = self._prepared(experiment)
-            seeds = [cell.seed for cell in cells]
-            trained = training.train(
-                experiment, ready.worlds, ready.algorithm, seeds, folders, cells[0].method, stop, ready.compiled
-            )
-            for folder, outcome, seed in zip(folders, trained, seeds, strict=True):
-                session.test(experiment, ready.worlds, outcome, folder, seed, stop)
-        shutil.rmtree(folders[0] / "checkpoints", ignore_errors=True)
+        try:
+            self._resumed(experiment, ready, cells, folders, stop)
+        except BadUpdates:
+            study_folders.clear(self.study, cells, folders)  # its checkpoint is the state that went wrong
+            raise
         seconds = (time.monotonic() - started) / len(cells)
-        for cell, folder in zip(cells, folders, strict=True):
-            row = self._row(cell, ready.worlds, json.loads((folder / "result.json").read_text()), seconds)
-            self.table.append(row)
-            print(
-                f"{told(cell)}: {row.real_return:,.0f}, {row.falls} of {row.episodes} fall, {seconds:.0f} s", flush=True
-            )
+        results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+        rows = [self._row(cell, ready.worlds, result, seconds) for cell, result in zip(cells, results, strict=True)]
+        self.table.append(*rows)
+        shutil.rmtree(folders[0] / "checkpoints", ignore_errors=True)
+        for row in rows:
+            said = f"{row.real_return:,.0f}, {row.falls} of {row.episodes} fall, {seconds:.0f} s"
+            print(f"{told(row.cell)}: {said}", flush=True)
 
-    def _folders(self, cells: list[Cell]) -> list[Path]:
-        """New folders, or those of the same runs that were cut, which go on where a checkpoint stands."""
-        folders = [self.place / folder_name(cell) for cell in cells]
-        settings = settings_of(experiment_of(self.study, cells[0]))
-        mark, own = folders[0] / "cell.json", json.dumps({"settings": settings, "seeds": [cell.seed for cell in cells]})
-        if mark.exists() and mark.read_text() == own and (folders[0] / "checkpoints").is_dir():
-            return folders
-        for folder, cell in zip(folders, cells, strict=True):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            config = json.dumps(to_json(experiment_of(self.study, cell)), indent=2)
-            write_atomically(folder / "config.json", config + "\n")
-        write_atomically(mark, own)
-        return folders
+    def _resumed(
+        self, experiment: Experiment, ready: Ready, cells: list[Cell], folders: list[Path], stop: Stop
+    ) -> None:
+        """As _train; from the start where the checkpoint of a cut run is of no use, such as one of earlier code."""
+        try:
+            _train(experiment, ready, cells, folders, stop)
+        except Refused as error:
+            if not (folders[0] / "checkpoints").exists():
+                raise
+            print(f"{told(cells[0])}: starts anew, for its checkpoint is of no use ({error})", flush=True)
+            study_folders.clear(self.study, cells, folders)
+            _train(experiment, ready, cells, folders, stop)
 
     def _prepared(self, experiment: Experiment) -> Ready:
         """The worlds and the program; those of the cell before where only the seed differs and chooses no rows."""
@@ -171,6 +169,17 @@ class Worker:
             settings=settings_of(experiment_of(self.study, cell)),
             **self._origin,
         )
+
+
+def _train(experiment: Experiment, ready: Ready, cells: list[Cell], folders: list[Path], stop: Stop) -> None:
+    """Trains to the end of the budget, from a checkpoint where there is one, and tests."""
+    seeds = [cell.seed for cell in cells]
+    with (folders[0] / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
+        trained = training.train(
+            experiment, ready.worlds, ready.algorithm, seeds, folders, cells[0].method, stop, ready.compiled
+        )
+        for folder, outcome, seed in zip(folders, trained, seeds, strict=True):
+            session.test(experiment, ready.worlds, outcome, folder, seed, stop)
 
 
 def _origin() -> dict[str, str]:

@@ -53,12 +53,27 @@ def test_a_recipe_keeps_its_own_numbers():
     assert methods.chosen(BASE, "darc_online").algorithm.discriminator_noise == darc.online().discriminator_noise
 
 
-@pytest.mark.parametrize(("updates", "sims", "unroll"), [(200, 10, 1), (2_000, 50, 2), (130, 6, 1), (10, 1, 1)])
-def test_rlpd_learns_twenty_times_a_simulated_step(updates, sims, unroll):
-    """On as many of at most 50 simulations as come out even; at ratio one it simulates as the others do."""
-    base = dataclasses.replace(BASE, rates=dataclasses.replace(BASE.rates, sims=50, unroll=40, updates=updates))
-    assert methods.chosen(base, "rlpd").rates == dataclasses.replace(base.rates, sims=sims, unroll=unroll)
-    assert {methods.chosen(base, name).rates for name in methods.METHODS if name != "rlpd"} == {base.rates}
+@pytest.mark.parametrize(
+    ("updates", "more", "sims", "unroll"),
+    [(200, (), 10, 1), (2_000, (), 50, 2), (140, (), 7, 1), (20, (), 1, 1), (200, ("a:b",), 5, 1)],
+)
+def test_rlpd_learns_twenty_times_a_simulated_step(updates, more, sims, unroll):
+    """On as many of at most 50 simulations as come out even, as leader and as rival; the others go by the run."""
+    rates = dataclasses.replace(BASE.rates, sims=50, unroll=40, updates=updates)
+    base = dataclasses.replace(BASE, rates=rates, more_sims=more, rivals=("rlpd", "rlpd_utd1", "mix"))
+    slow = dataclasses.replace(rates, sims=sims, unroll=unroll)
+    for leading in (base, methods.chosen(base, "rlpd")):
+        found = methods.rivals(leading)
+        assert {name: each.rates for name, each in found.items()} == dict.fromkeys(found, rates) | {"rlpd": slow}
+
+
+@pytest.mark.parametrize(("updates", "more"), [(10, ()), (130, ()), (60, ("a:b",))])
+def test_updates_that_rlpds_ratio_does_not_divide_are_refused(updates, more):
+    base = dataclasses.replace(BASE, rates=dataclasses.replace(BASE.rates, updates=updates), more_sims=more)
+    with pytest.raises(
+        ConfigError, match=f"--rates.updates {updates} is no multiple of {20 * (1 + len(more))}, and rlpd"
+    ):
+        methods.rivals(methods.chosen(base, "rlpd"))
 
 
 def test_a_run_and_its_rivals_have_names_of_their_own():

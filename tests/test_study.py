@@ -1,5 +1,6 @@
 """The study runner on the point mass: what runs, what is shared, kills and resumes, the report."""
 
+import contextlib
 import csv
 import json
 import math
@@ -39,7 +40,8 @@ from experiments.study_grid import ANY, Cell, Study, Task
 from experiments.study_progress import lines
 from experiments.study_scores import Place, Scores
 from experiments.study_table import Row, other_settings
-from hybrid_jax.config import ConfigError
+from hybrid_jax import guards
+from hybrid_jax.config import ConfigError, to_json
 from hybrid_jax.datasets import hdf5
 from hybrid_jax.datasets.normalised import D4RL, Reference, normalised
 from hybrid_jax.statistics import interquartile_mean, stratified_ci
@@ -197,34 +199,65 @@ def test_seeds_of_one_program_at_once_each_get_their_row(mine, tmp_path, monkeyp
     assert rows[0].real_return != rows[1].real_return and rows[0].wall_seconds == rows[1].wall_seconds
 
 
-def test_a_cell_that_was_cut_goes_on_from_its_checkpoint(mine, tmp_path, monkeypatch, capsys):
-    """To the bit of one that was not; with other settings it starts anew."""
+def long(mine: Study, seeds: int, **algorithm) -> Study:
+    """Six iterations, a checkpoint after every second one."""
     task = mine.tasks["mass"]
-    base = replace(task.base, updates=60, evaluate_every=20)
-    long = replace(mine, tasks={"mass": replace(task, base=base)}, curves=True, seeds=1)
-    only, done = "method=sim_only,gap=none", []
-    whole = work(long, only, tmp_path / "whole")[1]
+    base = replace(task.base, updates=60, evaluate_every=20, algorithm=replace(task.base.algorithm, **algorithm))
+    return replace(mine, tasks={"mass": replace(task, base=base)}, curves=True, seeds=seeds)
+
+
+class Killed(Exception):
+    """As by SIGKILL: nothing is saved."""
+
+
+def counted(monkeypatch, fault: Exception) -> list:
+    """The iterations done from now on; after the fifth the fault, once."""
+    done = []
 
     def iterate(course, plain=training._Course.iterate):
-        if len(done) == 4:
-            done.append("cut")
-            raise training.Halted
         done.append(course.done)
+        if course.done == 5 and fault not in done:
+            done.append(fault)
+            raise fault
         plain(course)
 
     monkeypatch.setattr(training._Course, "iterate", iterate)
-    with pytest.raises(training.Interrupted):
-        work(long, only, tmp_path / "cut")
-    rows = work(long, only, tmp_path / "cut")[1]
-    assert done == [0, 1, 2, 3, "cut", 4, 5]
+    return done
+
+
+CUT = "method=sim_only,gap=none"
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_cell_that_was_cut_goes_on_from_its_checkpoint(mine, tmp_path, monkeypatch, capsys, seeds):
+    """To the bit of one that was not, several seeds at once, too."""
+    monkeypatch.setattr(study_worker, "_together", lambda study, cell: seeds > 1)
+    whole, killed = work(long(mine, seeds), CUT, tmp_path / "whole")[1], Killed()
+    done = counted(monkeypatch, killed)
+    with pytest.raises(Killed):
+        work(long(mine, seeds), CUT, tmp_path / "cut")
+    rows = work(long(mine, seeds), CUT, tmp_path / "cut")[1]
+    assert done == [0, 1, 2, 3, 4, 5, killed, 4, 5] and len(rows) == seeds
     assert [row.real_return for row in rows] == [row.real_return for row in whole]
-    (tmp_path / "cut" / "mine.csv").unlink()
-    done[:] = range(4)
-    with pytest.raises(training.Interrupted):
-        work(long, only, tmp_path / "cut")
-    other = replace(base, algorithm=replace(base.algorithm, tau=0.5))
-    work(replace(long, tasks={"mass": replace(task, base=other)}), only, tmp_path / "cut")
-    assert done[5:] == [0, 1, 2, 3, 4, 5]
+    for row in rows:
+        one, other = (tmp_path / side / "runs" / study_grid.folder_name(row.cell) for side in ("whole", "cut"))
+        for name in ("metrics.csv", "policy/policy.npz"):
+            assert (one / name).read_bytes() == (other / name).read_bytes()
+    assert not list((tmp_path / "cut").rglob("checkpoints"))
+
+
+@pytest.mark.parametrize("change", ["settings", "identity", "bad updates"])
+def test_a_cell_starts_anew_where_its_checkpoint_is_of_no_use(mine, tmp_path, monkeypatch, capsys, change):
+    bad = guards.BadUpdates("three in a row")
+    done = counted(monkeypatch, bad if change == "bad updates" else Killed())
+    with contextlib.suppress(Killed):
+        assert work(long(mine, 1), CUT, tmp_path)[0].failed  # BadUpdates, which saves, are told
+    if change == "identity":
+        monkeypatch.setattr(training, "identity_of", lambda experiment: "of other code")
+    algorithm = {"tau": 0.5} if change == "settings" else {}
+    assert len(work(long(mine, 1, **algorithm), CUT, tmp_path)[1]) == 1
+    assert done[7:] == [0, 1, 2, 3, 4, 5]
+    assert ("starts anew, for its checkpoint is of no use" in capsys.readouterr().out) == (change == "identity")
 
 
 def test_a_cell_that_cannot_be_run_is_told_and_the_others_run_on(mine, tmp_path, monkeypatch, capsys):
@@ -515,8 +548,21 @@ def test_a_default_that_changes_opens_cells_and_a_field_that_is_added_need_not(m
         made.__qualname__, made.__module__ = "Config", "mine"
     before, changed, more, other = (study_grid._told(made) for made in (Before(), Changed(), More(), More(period=2)))
     assert before == {"class": "mine.Config", "tau": 0.1} and before != changed and before != more
-    monkeypatch.setattr(study_grid, "ADDED", (("mine.Config.period", 1),))
+    monkeypatch.setattr(study_grid, "ADDED", {"mine.Config.period": "1"})
     assert study_grid._told(More()) == before and study_grid._told(More(period=2)) == other
+
+
+def test_a_field_is_added_for_every_config_that_inherits_it(mine, monkeypatch):
+    """A tuple, a nested config, and a zero that is no False."""
+    made = study_grid.experiment_of(mine, study_grid.grid(mine)[0])
+    algorithm = study_grid._told(made)["algorithm"]
+    assert algorithm["class"] == "hybrid_jax.algorithms.sac.Config" and algorithm["hidden"] == [8]
+    base = "hybrid_jax.actor_critic.Config"
+    monkeypatch.setattr(study_grid, "ADDED", {f"{base}.hidden": "[8]", f"{base}.orthogonal_init": "0"})
+    assert study_grid._told(made)["algorithm"] == {k: v for k, v in algorithm.items() if k != "hidden"}
+    gap = json.dumps(to_json(made.gap))
+    monkeypatch.setattr(study_grid, "ADDED", {"experiments.experiment.Experiment.gap": gap})
+    assert "gap" not in study_grid._told(made) and study_grid._told(made)["algorithm"] == algorithm
 
 
 @pytest.mark.parametrize("name", study_grid.names())
@@ -628,12 +674,14 @@ def test_what_the_learners_measured_is_kept_and_shown(mine, tmp_path):
     assert "| gap | share | SAC in simulation |\n" in text and "[mine_metrics.csv](mine_metrics.csv)" in text
     assert "| heavy | 100 % | 60.0, 90.0<br>w 0.15 |" in text and "| none | 100 % | - |" in text
     shutil.rmtree(runs / study_grid.folder_name(heavy[0].cell))
+    less = [row for row in rows if row.seed == 1]
+    study_report.write(replace(mine, seeds=1), less, tmp_path, "python", runs)  # a part of the study alone
     study_report.write(mine, rows, tmp_path, "python", runs)  # the lines that stand there are kept
     assert (tmp_path / "mine.md").read_text() == text
     rerun = [row._replace(real_return=-1.0) if row is heavy[0] else row for row in rows]
     study_report.write(mine, rerun, tmp_path, "python", runs)  # but not those of another run
     text = (tmp_path / "mine.md").read_text()
-    assert "| heavy | 100 % | 70.0, 90.0<br>w 0.20 |" in text
+    assert "| heavy | 100 % | 70.0, 90.0<br>w 0.20, n 1 |" in text
     lines = Table(tmp_path / "mine_metrics.csv", study_metrics.Measured).read()
     assert [(line.cell, line.q, line.weight_mean) for line in lines] == [(heavy[1].cell, 3.0, 0.2)]
 
@@ -645,19 +693,15 @@ def test_four_seeds_have_an_inter_quartile_mean(mine, tmp_path):
 
 
 def test_published_figures_stand_beside_ours(mine, tmp_path):
-    told = {"Somebody 1999": {("heavy", "random"): {"real_only": "7 +- 1"}}}
+    told = {
+        "Somebody 1999": {("heavy", "random"): {"real_only": "7 +- 1"}},
+        "Nobody": {("heavy", "random"): {"cql": "1"}},
+    }
     beside = replace(mine, tasks={"mass": replace(mine.tasks["mass"], published=told)})
     study_report.write(beside, scored(mine, VALUES), tmp_path, "python")
     text = (tmp_path / "mine.md").read_text()
-    table = "| gap | share | SAC on the log |\n|---|---|--:|\n| none | 100 % | - |\n| heavy | 100 % | 7 +- 1 |"
-    assert f"Published: Somebody 1999\n\n{table}" in text
-
-
-def test_the_logs_driver_is_judged_by_the_largest_share(mine):
-    cell = {"gap": ANY, "data": "random", "method": "real_only"}
-    rows = [row(mine, **cell, share=x, behaviour_return=y) for x, y in (("0.5", 1.0), ("1", 2.0))]
-    assert Scores(mine, rows).behaviour("mass", "random") == 2.0
-    assert Scores(mine, rows[:1]).behaviour("mass", "random") == 1.0
+    table = "| gap | SAC on the log |\n|---|--:|\n| none | - |\n| heavy | 7 +- 1 |\n\n"  # of the whole log alone
+    assert f"Published: Somebody 1999\n\n{table}" in text and "Nobody" not in text
 
 
 def test_text_outside_the_marks_stays(mine, tmp_path):

@@ -1,9 +1,9 @@
-"""H2O's own table: HalfCheetah, three gaps, D4RL's three full data sets, the paper's sizes, five seeds.
+"""H2O's own table: HalfCheetah, three gaps, D4RL's three full data sets, the paper's sizes, five seeds of ours.
 
-For an accelerator, where the seeds of a cell run at once; 45 runs of a million updates a method. The logs are D4RL's
-`halfcheetah_medium-v2.hdf5` and so on, put into `data/d4rl/`; other sets of that name and layout serve as well, such as
-those of `experiments/collect.py half_cheetah --quality medium --rows 1000000`, but are not those of the paper. Cut runs
-go on from their last checkpoint.
+For an accelerator, where the seeds of a cell run at once; 15 or 45 runs of a million updates a method. The paper does
+not tell its number of seeds. The logs are D4RL's `halfcheetah_medium-v2.hdf5` and so on, put into `data/d4rl/`; sets of
+`experiments/collect.py` under these names serve as well, but are not the paper's. Cut runs go on from their last
+checkpoint. ReBRAC has its coefficients of medium-replay.
 """
 
 from dataclasses import replace

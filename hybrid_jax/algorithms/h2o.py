@@ -6,7 +6,8 @@ Two changes to SAC's critic loss (Niu et al. 2022, arXiv 2206.13464, in the form
     G_j = T log sum_{i in sim} omega_i exp(Q_j(s_i, a_i) / T),    omega_i = u_i / sum_k u_k
 
 with w = P_real/P_sim(s'|s,a) and u = mean log P_sim/P_real, both from discriminators that are trained
-beside the critics on rows of their own (`gap_learner`, which also says how the rows of a batch lie).
+beside the critics on rows of their own (`gap_learner`, which also says how the rows of a batch lie). The code's
+Lagrange multiplier for beta, off there, is left out.
 
 To expect: on HalfCheetah 4,707 to 7,212 (the table of Niu et al. 2022), ours about 6,200 on 150,000 rows under gravity
 x2 and 760 to 1,032 on 20,000; 27,000 to 29,500 of 30,000 on the balancer (docs/results).
