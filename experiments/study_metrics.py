@@ -46,7 +46,7 @@ class Measured(NamedTuple):
 
     @property
     def cell(self) -> Cell:
-        return Cell(*self[: len(Cell._fields)])
+        return Cell(self.task, self.gap, self.data, self.share, self.method, self.seed)
 
 
 METRICS = Measured._fields[len(Cell._fields) + 1 :]
