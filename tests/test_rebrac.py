@@ -118,7 +118,7 @@ def test_it_acts_without_chance_and_explores_with_bounded_noise(algorithm, updat
     mode, _ = oracles.policy(state.actor, obs, 0.0)
     params = algorithm.policy(state)
     np.testing.assert_allclose(algorithm.act(params, obs), mode, rtol=1e-4, atol=1e-5)
-    expected = np.clip(mode + 0.4 * oracles.normal(KEYS[0], 5, 2), -1, 1)
+    expected = np.clip(mode + 0.4 * oracles.normal(jax.random.split(KEYS[0], 3)[0], 5, 2), -1, 1)
     assert np.any(np.abs(expected) == 1)
     np.testing.assert_allclose(algorithm.explore(params, obs, KEYS[0]), expected, rtol=1e-4, atol=1e-5)
     assert algorithm.deployed(state) is state.actor  # the average is the target alone
