@@ -8,8 +8,8 @@ two members drawn anew for each update, the policy climbs their mean and moves o
 "Half and half" was made for a log beside the robot's own new rows; here the simulator's rows take their place. The
 update-to-data ratio of twenty is a matter of `rates`: twenty updates a simulated step.
 
-To expect, with a policy update each (actor_period 1) and 20,000 real rows: 2,099, 5,057, 3,785 on HalfCheetah under
-gravity x2, friction x0.3 and joint noise (docs/results/half_cheetah.md); 15,322 of 30,000 on the balancer, which falls
+To expect: 2,099, 5,057, 3,785 on HalfCheetah under gravity x2, friction x0.3 and joint noise, with a policy update each
+(actor_period 1) and 20,000 real rows (docs/results/half_cheetah.md); 15,322 of 30,000 on the balancer, which falls
 (docs/results/wheel_legged.md).
 """
 
