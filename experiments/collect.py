@@ -85,8 +85,8 @@ def collect(wanted: Collection, command: str) -> Path:
             data = thinned(online.learn(env, judge, spec, wanted.training, wanted.seed, print).data, wanted.rows)
     else:
         data = _rolled_out(wanted, make_real, spec, rng)
-    whole = len(scores.episode_returns(data, spec.episode_length)) > 0
-    behaviour = scores.behaviour_return(data, spec.episode_length) if whole else math.nan
+    returns = scores.episode_returns(data, spec.episode_length)
+    behaviour = float(returns.mean()) if len(returns) else math.nan
     attributes = {
         "task": wanted.task,
         "quality": wanted.quality,
@@ -96,7 +96,7 @@ def collect(wanted: Collection, command: str) -> Path:
     hdf5.save(
         out, data, attributes, mantissa_bits=wanted.mantissa_bits, next_observations=False, overwrite=wanted.overwrite
     )
-    earned = f"behaviour return {behaviour:,.0f}" if whole else "no whole episode, so no behaviour return"
+    earned = f"behaviour return {behaviour:,.0f}" if len(returns) else "no whole episode, so no behaviour return"
     print(f"{out}: {len(data.rewards):,} rows, {earned}")
     return out
 
